@@ -1,0 +1,178 @@
+"""Everything scLitmus knows by name, on one page: id → where its object lives.
+
+Nothing heavy is imported until an entry is loaded, so listing is instant. Other packages add to
+these tables without touching this file, by entry points in their own `pyproject.toml`::
+
+    [project.entry-points."sclitmus.methods"]
+    mymodel = "mypackage.embed:MyModel"
+
+A method entry is a class (or a function) that takes the method's settings as keyword arguments
+and returns a `core.method.CellEmbedder`; a task entry returns a `core.task.Task`; a metric entry
+is a `core.metric.Metric`; a dataset entry is a function that returns a `core.dataset.Dataset`.
+"""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from sclitmus.core.dataset import Dataset
+from sclitmus.core.method import CellEmbedder
+from sclitmus.core.metric import Metric
+from sclitmus.core.task import Task
+from sclitmus.errors import MethodError, StudyError, TaskError
+
+METHODS = {
+    # Controls: the floor and the ceiling that every score is read against.
+    "random_embedding": "sclitmus.baselines.random_embedding:RandomEmbedding",
+    "random_projection": "sclitmus.baselines.random_projection:RandomProjection",
+    "label_oracle": "sclitmus.baselines.label_oracle:LabelOracle",
+    "label_canary": "sclitmus.baselines.label_canary:LabelCanary",
+    # Simple rivals: the bar.
+    "hvg": "sclitmus.baselines.hvg:HVG",
+    "pca": "sclitmus.baselines.pca:PCA",
+    "harmony": "sclitmus.baselines.harmony:Harmony",
+    "scvi": "sclitmus.baselines.scvi:ScVI",
+}
+
+TASKS = {
+    "cell_types": "sclitmus.tasks.cell_types:CellTypes",
+    "integration": "sclitmus.tasks.integration:Integration",
+}
+
+METRICS = "sclitmus.metrics.suite:METRICS"  # one table: the metrics share what they compute
+
+DATASETS = {
+    "pbmc68k_reduced": "sclitmus.data.demo:pbmc68k_reduced",
+}
+
+
+@cache
+def methods() -> Mapping[str, str]:
+    """Return id → "module:Object" of every method, ours and those of installed plugins."""
+    return _with_plugins("methods", METHODS)
+
+
+@cache
+def tasks() -> Mapping[str, str]:
+    """Return id → "module:Object" of every task."""
+    return _with_plugins("tasks", TASKS)
+
+
+@cache
+def datasets() -> Mapping[str, str]:
+    """Return id → "module:Object" of every dataset that can be named instead of a file."""
+    return _with_plugins("datasets", DATASETS)
+
+
+@cache
+def metrics() -> Mapping[str, Metric]:
+    """Return id → metric. Plugins' metrics are scored by the zero-shot tasks like ours."""
+    table: dict[str, Metric] = dict(_load(METRICS))
+    plugins = _with_plugins("metrics", {})
+    for name, target in plugins.items():
+        if name in table:
+            raise _clash("metrics", name, target)
+        table[name] = _load(target)
+    return table
+
+
+def load_method(id: str, /, **params: Any) -> CellEmbedder:
+    """Make the method called `id` with these settings.
+
+    Raises
+    ------
+    MethodError
+        If no method has that name, or it does not take one of the settings.
+    """
+    target = _look_up("method", id, methods(), MethodError)
+    try:
+        method = _load(target)(**params)
+    except TypeError as error:
+        raise MethodError(
+            f"method {id!r} was given the settings {params}: {error}",
+            "settings that the method takes",
+            f"see `sclitmus list methods` for the settings of {id!r}",
+        ) from error
+    if not isinstance(method, CellEmbedder):
+        raise MethodError(
+            f"{target} made a {type(method).__name__} without card, fit or embed",
+            "an object with the members of sclitmus.core.method.CellEmbedder",
+            "see docs/methods.md for how a method is written",
+        )
+    return method
+
+
+def load_task(id: str) -> Task:
+    """Make the task called `id`.
+
+    Raises
+    ------
+    TaskError
+        If no task has that name.
+    """
+    task = _load(_look_up("task", id, tasks(), TaskError))()
+    if not isinstance(task, Task):
+        raise TaskError(
+            f"task {id!r} is a {type(task).__name__} without card, splits, run or score",
+            "an object with the members of sclitmus.core.task.Task",
+            "see docs/tasks/index.md for how a task is written",
+        )
+    return task
+
+
+def load_dataset(id: str) -> Dataset:
+    """Read the dataset called `id`.
+
+    Raises
+    ------
+    StudyError
+        If no dataset has that name.
+    """
+    dataset: Dataset = _load(_look_up("dataset", id, datasets(), StudyError))()
+    return dataset
+
+
+def _with_plugins(kind: str, own: Mapping[str, str]) -> Mapping[str, str]:
+    table = dict(own)
+    for point in entry_points(group=f"sclitmus.{kind}"):
+        if point.name in table:
+            raise _clash(kind, point.name, point.value)
+        table[point.name] = point.value
+    return table
+
+
+def _clash(kind: str, name: str, target: str) -> StudyError:
+    return StudyError(
+        f"an installed package offers {target} as {kind} entry {name!r}, which is taken",
+        "a name of its own for every entry",
+        f"uninstall one of the packages, or rename the entry point in group sclitmus.{kind}",
+    )
+
+
+def _look_up(
+    kind: str, id: str, table: Mapping[str, str], error: type[MethodError | TaskError | StudyError]
+) -> str:
+    if id in table:
+        return table[id]
+    close = difflib.get_close_matches(id, table, n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise error(
+        f"there is no {kind} called {id!r}",
+        f"one of: {', '.join(table)}",
+        f"{hint}`sclitmus list {kind}s` describes them",
+    )
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise StudyError(
+            f"{target} cannot be loaded: {error}",
+            "an importable module:Object",
+            "reinstall the package that offers it, or correct its entry point",
+        ) from error

@@ -1,0 +1,1 @@
+"""Values and contracts: what flows between the parts. numpy and scipy only."""

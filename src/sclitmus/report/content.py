@@ -1,0 +1,210 @@
+"""What a report is made of: frames, cards and projections. Nothing here computes a score."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float32
+
+from sclitmus.core.dataset import Categories, Dataset, DatasetCard, Note
+from sclitmus.core.method import MethodCard
+from sclitmus.core.metric import Metric
+from sclitmus.core.record import RECORD_COLUMNS
+from sclitmus.core.task import TaskCard
+from sclitmus.errors import StudyError
+
+POOLED = "(all)"
+"""The `dataset` of a row that speaks of all datasets of the study together."""
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "records": RECORD_COLUMNS,
+    "splits": ("dataset", "task", "split", "weight", "n_test"),
+    "summaries": ("dataset", "task", "method", "metric", "unit", "value", "low", "high", "how"),
+    "effects": ("dataset", "task", "metric", "method", "rival", "difference", "low", "high"),
+    "ranks": ("dataset", "task", "method", "rank", "rank_low", "rank_high", "group"),
+    "verdicts": (
+        "dataset",
+        "task",
+        "method",
+        "verdict",
+        "sentence",
+        "value",
+        "low",
+        "high",
+        "best_rival",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "reason",
+    ),
+    "cost": ("dataset", "method", "seconds", "peak_rss_mb"),
+}
+"""Columns the report reads, by frame; a frame may have more, and they go into its downloads."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What the report says of a dataset; small, so that no counts are needed to write a report.
+
+    Attributes
+    ----------
+    labels, batches
+        Number of cells of each name; empty where the dataset has no such column.
+    columns
+        The source's column each role was read from.
+    """
+
+    id: str
+    n_cells: int
+    n_genes: int
+    card: DatasetCard = DatasetCard()
+    notes: tuple[Note, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+    batches: Mapping[str, int] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DatasetInfo":
+        """Sum up a dataset."""
+        counts = {
+            role: dict(zip(column.names, map(int, column.counts), strict=True))
+            for role, column in dataset.roles.items()
+        }
+        return cls(
+            dataset.id,
+            dataset.n_cells,
+            dataset.n_genes,
+            dataset.card,
+            dataset.notes,
+            counts.get("label", {}),
+            counts.get("batch", {}),
+            dict(dataset.columns),
+        )
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Two-dimensional pictures of one dataset, the same cells for every method.
+
+    Attributes
+    ----------
+    xy
+        Method -> coordinates, one row per drawn cell.
+    label, batch
+        Names of the drawn cells, or None where the dataset has no such column.
+    n_total
+        How many cells the dataset has; the drawn ones may be a sample.
+    kind
+        What the coordinates are.
+    """
+
+    xy: Mapping[str, Float32[np.ndarray, "n_cells 2"]]
+    label: Categories | None
+    batch: Categories | None
+    n_total: int
+    kind: str = "UMAP"
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything a report shows.
+
+    Attributes
+    ----------
+    study
+        Title of the page.
+    records, splits, summaries, effects, ranks, verdicts, cost
+        Polars frames with at least the columns of `COLUMNS`. ``unit`` is ``dataset`` or
+        ``type:NAME``; ``dataset`` may be `POOLED` in summaries, effects, ranks and verdicts.
+    methods, tasks, metrics, datasets
+        Cards, in the order in which the page shows them.
+    projections
+        Dataset -> its pictures.
+    provenance
+        What ran where: versions, machine, command, hashes.
+
+    Raises
+    ------
+    StudyError
+        If a frame lacks a column the report reads.
+    """
+
+    study: str
+    records: pl.DataFrame
+    splits: pl.DataFrame
+    summaries: pl.DataFrame
+    effects: pl.DataFrame
+    ranks: pl.DataFrame
+    verdicts: pl.DataFrame
+    cost: pl.DataFrame
+    methods: tuple[MethodCard, ...]
+    tasks: tuple[TaskCard, ...]
+    metrics: tuple[Metric, ...]
+    datasets: tuple[DatasetInfo, ...]
+    projections: Mapping[str, Projection] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, wanted in COLUMNS.items():
+            seen = getattr(self, name).columns
+            lacking = [column for column in wanted if column not in seen]
+            if lacking:
+                raise StudyError(
+                    f"the {name} frame has no column {', '.join(lacking)}; it has {', '.join(seen)}",
+                    f"the columns {', '.join(wanted)}",
+                    "make the frame with sclitmus.stats from the records of a run",
+                )
+
+    @cached_property
+    def cards(self) -> Mapping[str, MethodCard]:
+        """Method -> card, also for methods that have records but came without one."""
+        cards = {card.id: card for card in self.methods}
+        for method in self.records["method"].unique().sort():
+            cards.setdefault(method, MethodCard(method, "supplied", "contender", method))
+        return cards
+
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """Method -> the name the page shows: its title, with the id where titles collide."""
+        titles = [card.title or card.id for card in self.cards.values()]
+        return {
+            card.id: title if titles.count(title) == 1 else f"{title} ({card.id})"
+            for card, title in zip(self.cards.values(), titles, strict=True)
+        }
+
+    @cached_property
+    def contenders(self) -> tuple[str, ...]:
+        """Methods that are judged."""
+        return tuple(card.id for card in self.cards.values() if card.part == "contender")
+
+    def metric(self, metric: str) -> Metric | None:
+        """Return the metric's scale, or None where the study has none by that id."""
+        return next((m for m in self.metrics if m.id == metric), None)
+
+    def scores(self, dataset: str, task: str, metric: str) -> pl.DataFrame:
+        """Return the dataset-level summaries of one metric, best first, missing values last."""
+        metric_card = self.metric(metric)
+        lower_is_better = metric_card is not None and metric_card.direction == "lower"
+        rows = self.summaries.filter(
+            pl.col("dataset") == dataset,
+            pl.col("task") == task,
+            pl.col("metric") == metric,
+            pl.col("unit") == "dataset",
+        )
+        return rows.sort("value", descending=not lower_is_better, nulls_last=True)
+
+
+def cost_of(records: pl.DataFrame) -> pl.DataFrame:
+    """Return the median seconds and peak memory of making each embedding.
+
+    `seconds` and `peak_rss_mb` stand on every record of a trial, so each trial counts once.
+    """
+    trial = ["dataset", "method", "seed"]
+    return (
+        records.group_by(trial, maintain_order=True)
+        .agg(pl.col("seconds", "peak_rss_mb").max())
+        .group_by("dataset", "method", maintain_order=True)
+        .agg(pl.col("seconds", "peak_rss_mb").median())
+    )
