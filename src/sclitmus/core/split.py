@@ -23,12 +23,16 @@ class Split:
         For a subsample of ``m`` of ``n`` units: ``m / (n - m)``, the factor that turns the
         variance over such subsamples into the variance of the full-data score (delete-d
         jackknife, doi:10.1214/aos/1176347263). 0 for the full data.
+    n_units
+        How many units (cells, or donors) the full data has that subsamples are drawn from: few
+        donors bound the degrees of freedom, however many subsamples are drawn. 0 if unknown.
     """
 
     name: str
     test: Int64[np.ndarray, "n_test"]
     train: Int64[np.ndarray, "n_train"]
     weight: float = 0.0
+    n_units: int = 0
 
     @property
     def key(self) -> str:

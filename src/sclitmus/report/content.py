@@ -11,37 +11,8 @@ from jaxtyping import Float32
 from sclitmus.core.dataset import Categories, Dataset, DatasetCard, Note
 from sclitmus.core.method import MethodCard
 from sclitmus.core.metric import Metric
-from sclitmus.core.record import RECORD_COLUMNS
 from sclitmus.core.task import TaskCard
-from sclitmus.errors import StudyError
-
-POOLED = "(all)"
-"""The `dataset` of a row that speaks of all datasets of the study together."""
-
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "records": RECORD_COLUMNS,
-    "splits": ("dataset", "task", "split", "weight", "n_test"),
-    "summaries": ("dataset", "task", "method", "metric", "unit", "value", "low", "high", "how"),
-    "effects": ("dataset", "task", "metric", "method", "rival", "difference", "low", "high"),
-    "ranks": ("dataset", "task", "method", "rank", "rank_low", "rank_high", "group"),
-    "verdicts": (
-        "dataset",
-        "task",
-        "method",
-        "verdict",
-        "sentence",
-        "value",
-        "low",
-        "high",
-        "best_rival",
-        "difference",
-        "difference_low",
-        "difference_high",
-        "reason",
-    ),
-    "cost": ("dataset", "method", "seconds", "peak_rss_mb"),
-}
-"""Columns the report reads, by frame; a frame may have more, and they go into its downloads."""
+from sclitmus.stats.analysis import Analysis
 
 
 @dataclass(frozen=True)
@@ -59,7 +30,7 @@ class DatasetInfo:
     id: str
     n_cells: int
     n_genes: int
-    card: DatasetCard = DatasetCard()
+    card: DatasetCard = field(default_factory=DatasetCard)
     notes: tuple[Note, ...] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
     batches: Mapping[str, int] = field(default_factory=dict)
@@ -115,47 +86,28 @@ class ReportData:
     ----------
     study
         Title of the page.
-    records, splits, summaries, effects, ranks, verdicts, cost
-        Polars frames with at least the columns of `COLUMNS`. ``unit`` is ``dataset`` or
-        ``type:NAME``; ``dataset`` may be `POOLED` in summaries, effects, ranks and verdicts.
+    records, splits
+        What the run wrote: columns `core.record.RECORD_COLUMNS`; dataset, task, split, weight.
+    analysis
+        The statistics of these records.
     methods, tasks, metrics, datasets
         Cards, in the order in which the page shows them.
     projections
         Dataset -> its pictures.
     provenance
-        What ran where: versions, machine, command, hashes.
-
-    Raises
-    ------
-    StudyError
-        If a frame lacks a column the report reads.
+        What ran where: versions, machine, command, hashes; values may be nested.
     """
 
     study: str
     records: pl.DataFrame
     splits: pl.DataFrame
-    summaries: pl.DataFrame
-    effects: pl.DataFrame
-    ranks: pl.DataFrame
-    verdicts: pl.DataFrame
-    cost: pl.DataFrame
+    analysis: Analysis
     methods: tuple[MethodCard, ...]
     tasks: tuple[TaskCard, ...]
     metrics: tuple[Metric, ...]
     datasets: tuple[DatasetInfo, ...]
     projections: Mapping[str, Projection] = field(default_factory=dict)
     provenance: Mapping[str, object] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, wanted in COLUMNS.items():
-            seen = getattr(self, name).columns
-            lacking = [column for column in wanted if column not in seen]
-            if lacking:
-                raise StudyError(
-                    f"the {name} frame has no column {', '.join(lacking)}; it has {', '.join(seen)}",
-                    f"the columns {', '.join(wanted)}",
-                    "make the frame with sclitmus.stats from the records of a run",
-                )
 
     @cached_property
     def cards(self) -> Mapping[str, MethodCard]:
@@ -179,6 +131,20 @@ class ReportData:
         """Methods that are judged."""
         return tuple(card.id for card in self.cards.values() if card.part == "contender")
 
+    @cached_property
+    def cost(self) -> pl.DataFrame:
+        """Median seconds and peak memory of making each embedding: dataset, method, both.
+
+        `seconds` and `peak_rss_mb` stand on every record of a trial, so each trial counts once.
+        """
+        return (
+            self.records.group_by("dataset", "method", "seed", maintain_order=True)
+            .agg(pl.col("seconds", "peak_rss_mb").max())
+            .group_by("dataset", "method", maintain_order=True)
+            .agg(pl.col("seconds", "peak_rss_mb").median())
+            .filter(pl.col("seconds").is_not_null() | pl.col("peak_rss_mb").is_not_null())
+        )
+
     def metric(self, metric: str) -> Metric | None:
         """Return the metric's scale, or None where the study has none by that id."""
         return next((m for m in self.metrics if m.id == metric), None)
@@ -187,24 +153,10 @@ class ReportData:
         """Return the dataset-level summaries of one metric, best first, missing values last."""
         metric_card = self.metric(metric)
         lower_is_better = metric_card is not None and metric_card.direction == "lower"
-        rows = self.summaries.filter(
+        rows = self.analysis.intervals.filter(
             pl.col("dataset") == dataset,
             pl.col("task") == task,
             pl.col("metric") == metric,
             pl.col("unit") == "dataset",
         )
         return rows.sort("value", descending=not lower_is_better, nulls_last=True)
-
-
-def cost_of(records: pl.DataFrame) -> pl.DataFrame:
-    """Return the median seconds and peak memory of making each embedding.
-
-    `seconds` and `peak_rss_mb` stand on every record of a trial, so each trial counts once.
-    """
-    trial = ["dataset", "method", "seed"]
-    return (
-        records.group_by(trial, maintain_order=True)
-        .agg(pl.col("seconds", "peak_rss_mb").max())
-        .group_by("dataset", "method", maintain_order=True)
-        .agg(pl.col("seconds", "peak_rss_mb").median())
-    )

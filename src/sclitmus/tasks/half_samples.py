@@ -43,9 +43,11 @@ def half_samples(
     for i in range(N_HALF_SAMPLES):
         if by_donor and donors is not None:
             kept, weight = _half_of_donors(donors, rng)
+            n_units = len(np.unique(donors[donors >= 0]))
         else:
             kept, weight = _half_of_cells(label, rng)
-        splits.append(Split(f"half-{i:02d}", test=rows[kept], train=nothing, weight=weight))
+            n_units = len(rows)
+        splits.append(Split(f"half-{i:02d}", rows[kept], nothing, weight, n_units))
     return tuple(splits)
 
 

@@ -1,0 +1,384 @@
+"""Does the verdict keep its promises? Simulated studies whose truth is known.
+
+    python benchmarks/calibration.py [--reps 2000] [--only NAME ...]
+
+Each line is a promise of `sclitmus.stats`, what it should be, and how often it held over
+simulated studies. Nothing here needs data or a network. The quick tests in
+``tests/stats/test_calibration.py`` run the same functions with fewer repetitions.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sclitmus.stats.decisions import judge, judge_floor
+from sclitmus.stats.draws import Estimates, estimates_over_units
+from sclitmus.stats.effects import adjusted, compare, effect_row
+from sclitmus.stats.intervals import half_width
+from sclitmus.stats.ranks import rank
+from sclitmus.stats.skill import _skills
+
+N_DRAWS = 2_000  # a fifth of the default, to do more repetitions; costs a little Monte Carlo noise
+Statistic = Callable[[np.ndarray], np.ndarray]  # (n_cells, n_columns) -> one score per method
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measured promise."""
+
+    what: str
+    wanted: str
+    rate: float
+    n: int
+
+    @property
+    def error(self) -> float:
+        """Standard error of the rate."""
+        return float(np.sqrt(max(self.rate * (1 - self.rate), 1e-4) / self.n))
+
+
+# --- simulated studies -------------------------------------------------------------------------
+
+
+def study(
+    cells: np.ndarray,
+    statistic: Statistic,
+    rng: np.random.Generator,
+    n_splits: int = 20,
+    donor: np.ndarray | None = None,
+    seed_sd: float = 0.0,
+    n_seeds: int = 1,
+) -> Estimates:
+    """Score cells and half-samples of them (or of donors), as a task does."""
+    unit = np.arange(len(cells)) if donor is None else donor
+    n = int(unit.max()) + 1
+    m = n // 2
+    halves = []
+    for _ in range(n_splits):
+        chosen = np.zeros(n, dtype=bool)
+        chosen[rng.permutation(n)[:m]] = True
+        halves.append(statistic(cells[chosen[unit]]))
+    half = np.array(halves).T
+    weight = m / (n - m)
+    full = statistic(cells)
+    n_methods = len(full)
+    by_seed = full[:, None] + rng.normal(0, seed_sd, (n_methods, n_seeds))
+    a, b = 1 / (n_splits - 1), 1 / (n - 1)
+    return Estimates(
+        tuple(f"method {i}" for i in range(n_methods)),
+        by_seed.mean(axis=1),
+        (half - half.mean(axis=1, keepdims=True)) * np.sqrt(weight / (n_splits - 1)),
+        1 / (a + b + 2 * a * b),
+        by_seed.std(axis=1, ddof=1) / np.sqrt(n_seeds) if n_seeds > 1 else np.zeros(n_methods),
+        np.full(n_methods, max(n_seeds - 1, 1.0)),
+    )
+
+
+def means(cells: np.ndarray) -> np.ndarray:
+    return cells.mean(axis=0)
+
+
+def correlations(cells: np.ndarray) -> np.ndarray:
+    """Correlation of each further column with the first: smooth, not linear, bounded."""
+    centred = cells - cells.mean(axis=0)
+    cross = centred.T @ centred[:, 0]
+    return cross[1:] / np.sqrt((centred[:, 1:] ** 2).sum(axis=0) * cross[0])
+
+
+def correlated(rng: np.random.Generator, n: int, n_methods: int, rho: float) -> np.ndarray:
+    """Per-cell scores of methods that find the same cells hard."""
+    shared = rng.normal(size=(n, 1)) * np.sqrt(rho)
+    return shared + rng.normal(size=(n, n_methods)) * np.sqrt(1 - rho)
+
+
+def interval(joint: Estimates, row: int = 0) -> tuple[float, float]:
+    """The 95% interval of one score, as `sclitmus.stats.intervals` makes it."""
+    sampling = np.array([(joint.deviations[row] ** 2).sum()])
+    seeds = np.array([joint.seed_sd[row] ** 2])
+    half = half_width(
+        (sampling, seeds), (np.array([joint.df]), np.array([joint.seed_df[row]])), 0.95
+    )[0]
+    return joint.value[row] - half, joint.value[row] + half
+
+
+def decide(
+    joint: Estimates,
+    contenders: list[int],
+    bars: list[int],
+    rng: np.random.Generator,
+    margin: float = 0.0,
+    floors: tuple[int, ...] = (),
+) -> list[str]:
+    """Verdicts on contenders, corrected together."""
+    noise = joint.noise(rng, N_DRAWS)
+    rows = []
+    for one in contenders:
+        about = {
+            "dataset": "d", "task": "t", "metric": "m", "method": str(one), "part": "contender",
+        }
+        for kind, rivals in (("bar", bars), ("floor", list(floors))):
+            if rivals:
+                found = compare(joint, noise, one, rivals)
+                rows.append(effect_row(about, f"best {kind}", joint, rivals, found, margin))
+    table = {(row["method"], row["against"]): row for row in adjusted(rows).to_dicts()}
+    return [
+        judge(table.get((str(one), "best bar")), table.get((str(one), "best floor")))
+        if bars else judge_floor(table[(str(one), "best floor")])
+        for one in contenders
+    ]
+
+
+# --- promises ----------------------------------------------------------------------------------
+
+
+def coverage(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """A 95% interval covers the expected score in 95% of studies."""
+    for n_splits in (5, 10, 20, 30):
+        hit = 0
+        for _ in range(reps):
+            low, high = interval(study(rng.normal(size=(300, 1)), means, rng, n_splits))
+            hit += low <= 0 <= high
+        yield Line(f"95% interval, mean over 300 cells, R = {n_splits}", "0.95", hit / reps, reps)
+    hit = 0
+    for _ in range(reps):
+        low, high = interval(study(rng.exponential(size=(300, 1)), means, rng))
+        hit += low <= 1 <= high
+    yield Line("95% interval, mean of skewed values, 300 cells", "0.95", hit / reps, reps)
+    hit = 0
+    for _ in range(reps):
+        x = rng.normal(size=(300, 1))
+        y = 0.8 * x + 0.6 * rng.normal(size=(300, 1))
+        low, high = interval(study(np.hstack([x, y]), correlations, rng))
+        hit += low <= 0.8 <= high
+    yield Line("95% interval, correlation 0.8 (not linear), 300 cells", "0.95", hit / reps, reps)
+
+
+def coverage_donors(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """With donors as units the interval speaks about further donors."""
+    for n_donors in (4, 6, 12, 30):
+        hit = blind = 0
+        for _ in range(reps):
+            donor = np.repeat(np.arange(n_donors), 20)
+            cells = rng.normal(0, 0.5, n_donors)[donor, None] + rng.normal(size=(len(donor), 1))
+            low, high = interval(study(cells, means, rng, donor=donor))
+            hit += low <= 0 <= high
+            low, high = interval(study(cells, means, rng))
+            blind += low <= 0 <= high
+        yield Line(f"95% interval, {n_donors} donors as units", "0.95", hit / reps, reps)
+        yield Line(f"the same, cells taken as units (wrong)", "0.95", blind / reps, reps)
+
+
+def coverage_seeds(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """Seeds add an independent error; share is the part of the variance they have."""
+    for n_seeds in (2, 3, 5):
+        for share in (0.1, 0.5, 0.9):
+            hit = 0
+            seed_sd = np.sqrt(n_seeds / 300 * share / (1 - share))
+            for _ in range(reps):
+                cells = rng.normal(size=(300, 1))
+                low, high = interval(
+                    study(cells, means, rng, seed_sd=float(seed_sd), n_seeds=n_seeds)
+                )
+                hit += low <= 0 <= high
+            what = f"95% interval, {n_seeds} seeds with {share:.0%} of the variance"
+            yield Line(what, "≥ 0.95", hit / reps, reps)
+
+
+def null(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """A model exactly as good as the bars must not clear them, nor be put below them."""
+    for n_bars in (1, 2, 5):
+        for rho in (0.0, 0.8):
+            clears = below = naive = covered = 0
+            for _ in range(reps):
+                joint = study(correlated(rng, 300, 1 + n_bars, rho), means, rng)
+                bars = list(range(1, 1 + n_bars))
+                (verdict,) = decide(joint, [0], bars, rng)
+                clears += verdict == "clears the bar"
+                below += verdict == "below the bar"
+                noise = joint.noise(rng, N_DRAWS)
+                found = compare(joint, noise, 0, bars)
+                covered += found.low <= 0 <= found.high
+                drawn = joint.value[:, None] + noise
+                naive += np.quantile(drawn[0] - drawn[1:].max(axis=0), 0.975) < 0
+            name = f"model = {n_bars} bars, correlation {rho}"
+            yield Line(f"{name}: falsely clears the bar", "≤ 0.025", clears / reps, reps)
+            yield Line(f"{name}: falsely below the bar", "≤ 0.025", below / reps, reps)
+            yield Line(f"{name}: interval covers 0", "≥ 0.95", covered / reps, reps)
+            what = f"{name}: falsely below, percentiles of score − max(bars) (not used)"
+            yield Line(what, "≤ 0.025", naive / reps, reps)
+    clears = covered = 0
+    for _ in range(reps):
+        cells = correlated(rng, 300, 4, 0.5) + [0.0, 0.0, -0.15, -1.0]
+        joint = study(cells, means, rng)
+        (verdict,) = decide(joint, [0], [1, 2, 3], rng)
+        clears += verdict == "clears the bar"
+        found = compare(joint, joint.noise(rng, N_DRAWS), 0, [1, 2, 3])
+        covered += found.low <= 0 <= found.high
+    yield Line("model = best of 3 unequal bars: falsely clears", "≤ 0.025", clears / reps, reps)
+    yield Line("model = best of 3 unequal bars: covers 0", "≥ 0.95", covered / reps, reps)
+
+
+def power(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """A planted difference of the stated minimal detectable effect is found 4 times in 5."""
+    se = np.sqrt(2 * (1 - 0.5) / 300)
+    # What the mde is on average at the true standard error, 19 degrees of freedom.
+    mde = (2.093 + 0.861) * se
+    for n_bars in (1, 5):
+        found = {factor: 0 for factor in (0.5, 1.0, 1.5)}
+        for factor in found:
+            for _ in range(reps):
+                cells = correlated(rng, 300, 1 + n_bars, 0.5)
+                cells[:, 0] += factor * mde
+                (verdict,) = decide(study(cells, means, rng), [0], [*range(1, 1 + n_bars)], rng)
+                found[factor] += verdict == "clears the bar"
+            wanted = "0.8" if (n_bars, factor) == (1, 1.0) else "—"
+            what = f"power at {factor} × mde, {n_bars} bar{'s' * (n_bars > 1)} equally good"
+            yield Line(what, wanted, found[factor] / reps, reps)
+
+
+def equivalence(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """At a true difference of one margin, "on the bar" is an error."""
+    se = np.sqrt(2 * (1 - 0.5) / 300)
+    for n_bars in (1, 3):
+        for factor, wanted in ((-1.0, "≤ 0.05"), (1.0, "≤ 0.05"), (0.0, "—")):
+            margin = 4 * float(se)
+            said = 0
+            for _ in range(reps):
+                cells = correlated(rng, 300, 1 + n_bars, 0.5)
+                cells[:, 0] += factor * margin
+                (verdict,) = decide(
+                    study(cells, means, rng), [0], [*range(1, 1 + n_bars)], rng, margin
+                )
+                said += verdict == "on the bar"
+            what = f"on the bar at a true difference of {factor:+.0f} margin (4 se), {n_bars} bars"
+            yield Line(what, wanted, said / reps, reps)
+
+
+def floor(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """Two floors; a model as good as they are, and one better by exactly the margin."""
+    se = np.sqrt(2 * (1 - 0.5) / 300)
+    margin = 4 * float(se)
+    said = {"clears the floor": 0, "below the floor": 0}
+    for factor, verdict, wanted in (
+        (0.0, "clears the floor", "≤ 0.025"),
+        (0.0, "below the floor", "—"),
+        (1.0, "below the floor", "≤ 0.025"),
+    ):
+        said = 0
+        for _ in range(reps):
+            cells = correlated(rng, 300, 3, 0.5)
+            cells[:, 0] += factor * margin
+            (got,) = decide(study(cells, means, rng), [0], [], rng, margin, floors=(1, 2))
+            said += got == verdict
+        what = f"{verdict} at a true difference of {factor:.0f} margin (4 se)"
+        yield Line(what, wanted, said / reps, reps)
+
+
+def holm(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """Of several models as good as the bar, none may clear it, all together."""
+    for n_models in (3, 8):
+        clears = any_ = 0
+        for _ in range(reps):
+            joint = study(correlated(rng, 300, 1 + n_models, 0.3), means, rng)
+            said = decide(joint, [*range(1, 1 + n_models)], [0], rng)
+            clears += "clears the bar" in said
+            any_ += "clears the bar" in said or "below the bar" in said
+        yield Line(f"any of {n_models} equal models clears", "≤ 0.025", clears / reps, reps)
+        yield Line(f"any of {n_models} clears or is below", "≤ 0.05", any_ / reps, reps)
+
+
+def ranking(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """All rank intervals of a table cover the true ranks together; ties share a range of ranks."""
+    ladders = {
+        "8 equal methods": np.zeros(8),
+        "8 methods, two groups of 4": np.repeat([0.3, 0.0], 4),
+        "8 methods, evenly spaced": np.linspace(0, 0.7, 8),
+    }
+    for name, truth in ladders.items():
+        covered = naive = 0
+        width = 0.0
+        # With ties, each rank a method could have when ties are broken anyhow must be covered.
+        best = 1 + (truth[None, :] > truth[:, None]).sum(axis=1)
+        worst = (truth[None, :] >= truth[:, None]).sum(axis=1)
+        for _ in range(reps):
+            joint = study(correlated(rng, 300, 8, 0.5) + truth, means, rng)
+            noise = joint.noise(rng, N_DRAWS)
+            got = rank(joint, noise)
+            covered += bool(((got.low <= best) & (got.high >= worst)).all())
+            width += float((got.high - got.low).mean())
+            drawn = joint.value[:, None] + noise
+            ranks = 1 + (-drawn).argsort(axis=0).argsort(axis=0)
+            low, high = np.quantile(ranks, [0.025, 0.975], axis=1)
+            naive += bool(((low <= best) & (high >= worst)).all())
+        what = f"{name}: all rank intervals cover (mean width {width / reps:.1f})"
+        yield Line(what, "≥ 0.95", covered / reps, reps)
+        yield Line(f"{name}: percentiles of drawn ranks (not used)", "≥ 0.95", naive / reps, reps)
+
+
+def pooling(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """Datasets as units: Student's t over them, against the percentiles of a bootstrap."""
+    for n_datasets in (5, 8, 20):
+        covered = naive = 0
+        for _ in range(reps):
+            values = rng.normal(0, 0.1, (1, n_datasets)) + rng.normal(0, 0.03, (2, n_datasets))
+            joint = estimates_over_units(values, ("model", "bar"))
+            found = compare(joint, joint.noise(rng, N_DRAWS), 0, [1])
+            covered += found.low <= 0 <= found.high
+            picks = rng.integers(n_datasets, size=(N_DRAWS, n_datasets))
+            boot = (values[0] - values[1])[picks].mean(axis=1)
+            low, high = np.quantile(boot, [0.025, 0.975])
+            naive += low <= 0 <= high
+        yield Line(f"mean difference over {n_datasets} datasets", "0.95", covered / reps, reps)
+        what = f"the same, bootstrap percentiles over {n_datasets} datasets (not used)"
+        yield Line(what, "0.95", naive / reps, reps)
+
+
+def skills(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """The interval of the skill covers the true skill."""
+    part = {"method 0": "contender", "method 1": "floor", "method 2": "ceiling"}
+    covered = 0
+    for _ in range(reps):
+        cells = correlated(rng, 300, 3, 0.3) + [0.5, 0.0, 1.0]
+        row = _skills(study(cells, means, rng), "higher", part, rng, N_DRAWS)[0]
+        covered += row["low"] <= 0.5 <= row["high"]
+    yield Line("skill 0.5: interval covers", "0.95", covered / reps, reps)
+
+
+def real_scores(labels: np.ndarray, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """Scores as the tasks have them, of two embeddings side by side (8 dimensions each)."""
+    raise NotImplementedError(labels, seed)
+
+
+EXPERIMENTS = {
+    "coverage": coverage,
+    "donors": coverage_donors,
+    "seeds": coverage_seeds,
+    "null": null,
+    "power": power,
+    "equivalence": equivalence,
+    "floor": floor,
+    "holm": holm,
+    "ranks": ranking,
+    "pooling": pooling,
+    "skill": skills,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reps", type=int, default=2000)
+    parser.add_argument("--only", nargs="*", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
+    given = parser.parse_args()
+    print(f"| promise ({given.reps} simulated studies each) | wanted | measured |\n|---|---|---|")
+    for name in given.only:
+        start = time.perf_counter()
+        for line in EXPERIMENTS[name](given.reps, np.random.default_rng(20260101)):
+            print(f"| {line.what} | {line.wanted} | {line.rate:.3f} ± {line.error:.3f} |", flush=True)
+        print(f"<!-- {name}: {time.perf_counter() - start:.0f} s -->", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Matrices where they lie: looked through block by block, loaded once, never made dense.
+
+`data`, `indices`, `indptr` and `array` may be numpy arrays, HDF5 datasets or zarr arrays: each of
+them is only ever sliced, so nothing is read before it is needed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from sclitmus.errors import DataError
+
+BLOCK = 4_000_000  # values looked at together: 32 MB as float64
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A CSR (``by="row"``) or CSC (``by="column"``) matrix, cells x genes."""
+
+    data: Any
+    indices: Any
+    indptr: Any
+    shape: tuple[int, int]
+    by: Literal["row", "column"] = "row"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.data.dtype)
+
+    def values(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield all stored values, in stored order."""
+        for start in range(0, int(self.data.shape[0]), BLOCK):
+            yield np.asarray(self.data[start : start + BLOCK])
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Return row and column of the stored value with this position."""
+        major = int(np.searchsorted(np.asarray(self.indptr[:]), position, side="right")) - 1
+        minor = int(self.indices[position])
+        return (major, minor) if self.by == "row" else (minor, major)
+
+    def load(self, dtype: npt.DTypeLike = np.float32) -> sparse.csr_matrix:
+        """Return a new canonical CSR matrix: sorted, duplicates summed, no stored zeros.
+
+        Raises
+        ------
+        DataError
+            If the three arrays do not make a matrix of that shape.
+        """
+        n = int(self.data.shape[0])
+        data = np.empty(n, dtype=dtype)
+        wide = n > np.iinfo(np.int32).max
+        indices = np.empty(n, dtype=np.int64 if wide else np.int32)
+        for start in range(0, n, BLOCK):
+            block = slice(start, start + BLOCK)
+            data[block] = self.data[block]
+            indices[block] = self.indices[block]
+        indptr = np.asarray(self.indptr[:], dtype=indices.dtype)
+        parts = (data, indices, indptr)
+        try:
+            if self.by == "row":
+                matrix = sparse.csr_matrix(parts, shape=self.shape)
+                matrix.check_format(full_check=True)
+            else:
+                columns = sparse.csc_matrix(parts, shape=self.shape)
+                columns.check_format(full_check=True)
+                matrix = sparse.csr_matrix(columns)
+        except ValueError as error:
+            raise DataError(
+                f"a sparse matrix of shape {self.shape} is inconsistent: {error}",
+                "data, indices and indptr that belong together",
+                "the file is damaged or was written wrongly; write or download it again",
+            ) from error
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        return matrix
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense matrix, cells x genes, or genes x cells if `transposed` (as loom keeps it)."""
+
+    array: Any
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, m = int(self.array.shape[0]), int(self.array.shape[1])
+        return (m, n) if self.transposed else (n, m)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.array.dtype)
+
+    def values(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield all values, cell by cell."""
+        for _, block in self._blocks():
+            yield block.ravel()
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Return row and column of the value with this position."""
+        return divmod(position, self.shape[1])
+
+    def load(self, dtype: npt.DTypeLike = np.float32) -> sparse.csr_matrix:
+        """Return the matrix as CSR, made block by block."""
+        blocks = [sparse.csr_matrix(block.astype(dtype)) for _, block in self._blocks()]
+        if not blocks:
+            return sparse.csr_matrix(self.shape, dtype=np.dtype(dtype))
+        return sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
+
+    def _blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        n_rows, n_columns = self.shape
+        step = max(1, BLOCK // max(n_columns, 1))
+        for start in range(0, n_rows, step):
+            rows = slice(start, start + step)
+            block = self.array[:, rows].T if self.transposed else self.array[rows]
+            yield start, np.asarray(block)
+
+
+Matrix = Compressed | Dense
+
+
+def matrix_of(value: Any) -> Matrix:
+    """Wrap an in-memory array or sparse matrix without copying or changing it.
+
+    Raises
+    ------
+    DataError
+        If it is neither.
+    """
+    if sparse.issparse(value):
+        if value.format not in ("csr", "csc"):
+            value = value.tocsr()
+        by: Literal["row", "column"] = "row" if value.format == "csr" else "column"
+        return Compressed(value.data, value.indices, value.indptr, value.shape, by)
+    if isinstance(value, np.ndarray) and value.ndim == 2:
+        return Dense(value)
+    shape = f" of shape {value.shape}" if hasattr(value, "shape") else ""
+    raise DataError(
+        f"counts are held in a {type(value).__module__}.{type(value).__name__}{shape}",
+        "a two-dimensional numpy array or scipy sparse matrix",
+        "bring the data into memory first, for example with adata = adata.to_memory()",
+    )

@@ -1,0 +1,115 @@
+"""Shows a run on the terminal: live bars on a terminal, one line per finished job elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from sclitmus.run.events import (
+    DamageFound,
+    Event,
+    JobFinished,
+    JobProgress,
+    JobStarted,
+    Planned,
+    Progress,
+)
+
+OnEvent = Callable[[Event], None]
+MARKS = {"ok": "done", "not_applicable": "does not apply", "failed": "FAILED"}
+
+
+@contextmanager
+def watch(stream: TextIO = sys.stderr) -> Iterator[OnEvent]:
+    """Yield a function that shows each event of a run on `stream`."""
+    if stream.isatty():
+        with _bars(stream) as on_event:
+            yield on_event
+    else:
+        yield _line_log(stream)
+
+
+def _line_log(stream: TextIO) -> OnEvent:
+    begin = time.monotonic()
+    last = Progress(done=0, total=0, running=0, eta_seconds=None)
+
+    def on_event(event: Event) -> None:
+        nonlocal last
+        if isinstance(event, Progress):
+            last = event
+            return
+        text = _sentence(event)
+        if text:
+            left = f", about {last.eta_seconds:.0f} s left" if last.eta_seconds else ""
+            done = f" {last.done}/{last.total}{left}" if last.total else ""
+            print(f"[{time.monotonic() - begin:6.1f} s{done}] {text}", file=stream, flush=True)
+
+    return on_event
+
+
+def _sentence(event: Event) -> str:
+    if isinstance(event, Planned):
+        plan = event.plan
+        return (
+            f"{plan.count('run')} trials to run, {plan.count('cached')} done before, "
+            f"{plan.count('not_applicable')} not applicable; {event.jobs} at a time"
+        )
+    if isinstance(event, JobFinished):
+        note = f": {event.note}" if event.note and event.status != "ok" else ""
+        return (
+            f"{event.dataset} × {event.method} (seed {event.seed}) "
+            f"{MARKS[event.status]} in {event.seconds:.1f} s{note}"
+        )
+    if isinstance(event, DamageFound):
+        return f"stored {event.stage} of {event.method} is made again: {event.reason}"
+    return ""
+
+
+@contextmanager
+def _bars(stream: TextIO) -> Iterator[OnEvent]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    console = Console(file=stream)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}", style="dim"),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
+        whole = bars.add_task("trials", total=None, left="")
+        rows: dict[tuple[str, str, int], int] = {}
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, Progress):
+                left = f"about {event.eta_seconds:.0f} s left" if event.eta_seconds else ""
+                bars.update(whole, completed=event.done, total=event.total, left=left)  # type: ignore[arg-type]  # rich's TaskID is an int
+            elif isinstance(event, JobStarted):
+                key = (event.dataset, event.method, event.seed)
+                name = escape(f"{event.dataset} × {event.method}")
+                rows[key] = bars.add_task(name, total=None, left="")
+            elif isinstance(event, JobProgress):
+                row = rows.get((event.dataset, event.method, event.seed))
+                if row is not None:
+                    bars.update(row, completed=event.done, total=event.total, left=event.activity)  # type: ignore[arg-type]
+            elif isinstance(event, JobFinished):
+                row = rows.pop((event.dataset, event.method, event.seed), None)
+                if row is not None:
+                    bars.remove_task(row)  # type: ignore[arg-type]
+            text = _sentence(event)
+            if text:
+                console.print(text, markup=False, highlight=False)
+
+        yield on_event

@@ -1,0 +1,214 @@
+"""What was compared: cards of the datasets and methods, and the paragraph for a paper."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from sclitmus.core.method import MethodCard
+from sclitmus.report.content import DatasetInfo, ReportData
+from sclitmus.report.verdicts import spoken
+
+PARTS: Mapping[str, str] = {
+    "contender": "model under test",
+    "bar": "simple baseline",
+    "floor": "floor control",
+    "ceiling": "ceiling control",
+    "canary": "canary control",
+}
+
+_SOFTWARE = (
+    *("anndata", "scanpy", "scvi-tools", "harmonypy", "scikit-learn", "numpy", "scipy"),
+    *("faiss-cpu", "igraph", "umap-learn", "torch", "polars"),
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card as the page shows it: facts as (name, value), and what the reader must know."""
+
+    title: str
+    tag: str
+    text: str
+    facts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    doi: str = ""
+
+
+def dataset_cards(data: ReportData) -> tuple[Card, ...]:
+    """Return one card per dataset; its notes are warnings."""
+    return tuple(_dataset_card(data, info) for info in data.datasets)
+
+
+def _dataset_card(data: ReportData, info: DatasetInfo) -> Card:
+    card = info.card
+    facts = [
+        ("Cells", f"{info.n_cells:,}"),
+        ("Genes", f"{info.n_genes:,}"),
+        ("Types", _spread(info.labels)),
+        ("Batches", _spread(info.batches)),
+        ("Columns", ", ".join(f"{role}: {column}" for role, column in info.columns.items())),
+        ("Organism", card.organism),
+        ("Labels", card.label_quality),
+        ("Source", card.source),
+        ("Licence", card.licence),
+        ("Public ids", ", ".join(card.corpora)),
+    ]
+    warnings = [note.text for note in info.notes]
+    warnings += [
+        f"{data.names[m.id]} was pretrained on {', '.join(shared)}, which this dataset holds too: "
+        "its score may be flattered"
+        for m in data.cards.values()
+        if (shared := overlap(m, info))
+    ]
+    return Card(
+        card.title or info.id,
+        info.id if card.title and card.title != info.id else "",
+        "",
+        tuple((name, value) for name, value in facts if value and value != "unknown"),
+        tuple(warnings),
+        card.doi,
+    )
+
+
+def method_cards(data: ReportData) -> tuple[Card, ...]:
+    """Return one card per method, with the overlap of its pretraining with the datasets."""
+    cards = []
+    for card in data.cards.values():
+        facts = [
+            ("Kind", spoken(card.kind)),
+            ("Behaviour", card.behaviour),
+            ("Settings", ", ".join(f"{k} = {v}" for k, v in card.params.items())),
+            ("Genes", card.gene_space),
+            ("Needs", ", ".join(card.needs)),
+            ("Same for every seed", "yes" if card.deterministic else "no"),
+            ("Sees the labels", "yes, on purpose: it is a control" if card.sees_labels else "no"),
+            ("Pretrained on", ", ".join(card.corpora)),
+            ("Licence", card.licence),
+        ]
+        warnings = tuple(
+            f"pretraining overlaps with {info.id}: {', '.join(shared)}"
+            for info in data.datasets
+            if (shared := overlap(card, info))
+        )
+        cards.append(
+            Card(
+                data.names[card.id],
+                PARTS[card.part],
+                card.summary,
+                tuple((name, value) for name, value in facts if value),
+                warnings,
+                card.doi,
+            )
+        )
+    return tuple(cards)
+
+
+def overlap(method: MethodCard, dataset: DatasetInfo) -> tuple[str, ...]:
+    """Return the public ids that a method's pretraining data and a dataset share."""
+    known = {name.casefold() for name in method.corpora}
+    return tuple(name for name in dataset.card.corpora if name.casefold() in known)
+
+
+def _spread(counts: Mapping[str, int]) -> str:
+    """Return ``10 (from 12 to 240 cells)``."""
+    if not counts:
+        return ""
+    low, high = min(counts.values()), max(counts.values())
+    cells = f"{low:,} cells" if low == high else f"{low:,} to {high:,} cells each"
+    return f"{len(counts)} ({cells})"
+
+
+def methods_paragraph(data: ReportData) -> str:
+    """Return the paragraph for a paper's methods section, made of what the run recorded."""
+    sentences = [
+        f"Cell embeddings were evaluated zero-shot with scLitmus {_version('sclitmus')} on "
+        + _joined(
+            [
+                f"{d.card.title or d.id} ({d.n_cells:,} cells, {d.n_genes:,} genes"
+                + (f", {len(d.labels)} types" if d.labels else "")
+                + (f", {len(d.batches)} batches" if d.batches else "")
+                + f"{_doi(d.card.doi)})"
+                for d in data.datasets
+            ]
+        )
+        + "."
+    ]
+    for part, opening in (
+        ("contender", "Evaluated were"),
+        ("bar", "The simple baselines to beat were"),
+        ("floor", "The floor of the scale was set by"),
+        ("ceiling", "its ceiling by"),
+        ("canary", "Scores that can be gamed were looked for with"),
+    ):
+        cards = [c for c in data.cards.values() if c.part == part]
+        if cards:
+            sentences.append(
+                f"{opening[0].upper()}{opening[1:]} {_joined([_method(c) for c in cards])}."
+            )
+    for task in data.tasks:
+        metric = data.metric(task.headline)
+        name = metric.title if metric else task.headline
+        beside = [m.title if (m := data.metric(b)) else b for b in task.beside]
+        text = f"The task {spoken(task.id)} asked “{task.question}” and was judged by {name}"
+        text += f"{_in_brackets(metric.doi)}" if metric else ""
+        text += f", shown beside {_joined(beside)}" if beside else ""
+        sentences.append(
+            f"{text}; differences up to {task.margin:g} counted as equivalent"
+            f"{_in_brackets(task.doi)}."
+        )
+    hows = [
+        how for how in data.analysis.intervals["how"].unique(maintain_order=True).to_list() if how
+    ]
+    if hows:
+        sentences.append(f"Intervals (95%) come from: {_joined(hows)}.")
+    n_splits = data.splits["split"].n_unique() if len(data.splits) else 0
+    seeds = data.records["seed"].n_unique() if len(data.records) else 0
+    sentences.append(
+        f"Every method was scored on the same {max(n_splits, 1)} sets of cells and "
+        f"{max(seeds, 1)} seed(s), so that differences are paired; each model was compared with "
+        "the best simple baseline, chosen anew in every resample, and p-values were corrected "
+        "after Holm."
+    )
+    software = [f"{name} {v}" for name in _SOFTWARE if (v := _version(name))]
+    sentences.append(f"Software: {', '.join(software)}.")
+    return " ".join(sentences)
+
+
+def citations(data: ReportData) -> tuple[tuple[str, str], ...]:
+    """Return (what, doi) of everything the study rests on, each doi once."""
+    named: list[tuple[str, str]] = [(c.title or c.id, c.doi) for c in data.cards.values()]
+    named += [(spoken(t.id), t.doi) for t in data.tasks]
+    named += [(m.title, m.doi) for m in data.metrics]
+    named += [(d.card.title or d.id, d.card.doi) for d in data.datasets]
+    about: dict[str, list[str]] = {}
+    for name, dois in named:
+        for doi in dois.replace(",", " ").split():
+            about.setdefault(doi.removeprefix("doi:"), []).append(name)
+    return tuple((", ".join(dict.fromkeys(names)), doi) for doi, names in about.items())
+
+
+def _method(card: MethodCard) -> str:
+    params = ", ".join(f"{k} = {v}" for k, v in card.params.items())
+    inside = "; ".join(x for x in (params, f"doi:{card.doi}" if card.doi else "") if x)
+    return f"{card.title or card.id} ({inside})" if inside else (card.title or card.id)
+
+
+def _doi(doi: str) -> str:
+    return f", doi:{doi}" if doi else ""
+
+
+def _in_brackets(doi: str) -> str:
+    return f" (doi:{doi})" if doi else ""
+
+
+def _joined(parts: Sequence[str]) -> str:
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,189 @@
+"""What one process does: make a method's embedding of a dataset, and score it with every task."""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from sclitmus.core.dataset import Dataset
+from sclitmus.core.method import CellEmbedder
+from sclitmus.core.rng import rng_for
+from sclitmus.errors import MethodError, NotApplicable, StoreError
+from sclitmus.run import scratch
+from sclitmus.run.identity import LABEL_ROLE, failure_key, seen_by
+from sclitmus.run.processes import summary
+from sclitmus.run.resolve import Chosen
+from sclitmus.run.scoring import Absent, Answer, score_embedding
+from sclitmus.run.store import Artifact, Store
+
+Word = tuple[str, int, int]  # activity, done, total: see events.JobProgress
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method on a dataset with a seed.
+
+    Attributes
+    ----------
+    key
+        Of the embedding.
+    tasks
+        The tasks that apply, each with the keys of the splits that the plan drew.
+    """
+
+    store: Path
+    dataset: Path
+    dataset_id: str
+    method: Chosen
+    seed: int
+    key: str
+    tasks: tuple[tuple[Chosen, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What came of a job: what the embedding cost, and each task's scores or why there are none."""
+
+    seconds: float | None
+    peak_rss_mb: float | None
+    answers: Mapping[str, Answer]
+
+
+def do(job: Job, say: Callable[[Word], object]) -> JobResult:
+    """Do a job, or find it done by another process.
+
+    Raises
+    ------
+    StoreError
+        If results cannot be written. Whatever a method or a task raises is in the result.
+    """
+    store = Store(job.store)
+    with store.lock(job.key, on_wait=lambda: say(("waiting", 0, 1))):
+        fingerprint = scratch.load(job.dataset)
+        made = store.find("embedding", job.key)
+        if not isinstance(made, Artifact):
+            say(("embedding", 0, 1))
+            z = _embedding(job, fingerprint.dataset)
+            if isinstance(z, Absent):
+                remember(store, job.key, "", z)
+                return JobResult(None, None, {c.object.card.id: z for c, _ in job.tasks})
+            made = store.put("embedding", job.key, *z)
+        remember(store, job.key, "", None)
+        answers = score_embedding(
+            np.asarray(np.load(made.path, mmap_mode="c", allow_pickle=False)),
+            made.sha256,
+            fingerprint,
+            job.tasks,
+            store,
+            lambda done, total: say(("scoring", done, total)),
+        )
+        for task, answer in answers.items():
+            remember(store, job.key, task, answer if isinstance(answer, Absent) else None)
+    return JobResult(made.meta["seconds"], made.meta["peak_rss_mb"], answers)
+
+
+def remember(store: Store, key: str, task: str, absent: Absent | None) -> None:
+    """Note that a trial failed, for a run that is told not to try it again; or that it did not."""
+    key = failure_key(key, task)
+    if absent is not None and absent.status == "failed":
+        store.put("failure", key, lambda sink: sink.write(b"{}"), {"note": absent.note})
+    else:
+        store.drop("failure", key)
+
+
+def _embedding(job: Job, dataset: Dataset) -> "tuple[Callable[[Any], object], dict[str, Any]] | Absent":
+    """Run the method: the payload's writer and its meta, or why there is no embedding."""
+    method: CellEmbedder = job.method.object
+    card = method.card
+    cells = seen_by(card, dataset)
+    # The stream's name leaves out the data, so that a further obs column changes no draw.
+    rng = rng_for(0 if card.deterministic else job.seed, "embed", card.id)
+    begin = time.perf_counter()
+    try:
+        z = checked(method.fit(cells, rng).embed(cells), cells.n_cells, card.id)
+    except NotApplicable as refusal:
+        if refusal.reason == _refusal_of_labels(cells) and LABEL_ROLE in dataset.roles:
+            return Absent("failed", summary(_peeked(card.id)))
+        return Absent("not_applicable", refusal.reason)
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        return Absent("failed", summary(error))
+    meta = {
+        "seconds": time.perf_counter() - begin,
+        "peak_rss_mb": peak_rss_mb(),
+        "method": card.fingerprint,
+        "dataset": job.dataset_id,
+        "seed": job.seed,
+        "shape": list(z.shape),
+    }
+    return (lambda sink: np.save(sink, z)), meta
+
+
+def checked(z: Any, n_cells: int, method: str) -> Float32[np.ndarray, "n_cells d"]:
+    """Return an embedding as float32, or say how it breaks the contract.
+
+    Raises
+    ------
+    MethodError
+        If it is not a finite real matrix with one row per cell.
+    """
+    if hasattr(z, "detach"):  # a torch tensor, on whatever device
+        z = z.detach().cpu()
+    if hasattr(z, "toarray"):  # a scipy matrix
+        z = z.toarray()
+    z = np.asarray(z)
+    remedy = "return one row of finite numbers per cell, in the cells' order, from embed()"
+    if z.dtype.kind not in "fiub" or z.ndim != 2 or z.shape[0] != n_cells or z.shape[1] < 1:
+        raise MethodError(
+            f"{method} gave an array of shape {z.shape} and type {z.dtype}",
+            f"a real matrix of shape ({n_cells}, d) with d of 1 or more",
+            remedy,
+        )
+    with np.errstate(over="ignore"):
+        z = np.ascontiguousarray(z, dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(z).all(axis=1))
+    if len(bad):
+        raise MethodError(
+            f"{method} gave NaN or infinite values in {len(bad)} of {n_cells} cells, "
+            f"the first at row {bad[0]}",
+            "finite values within the range of float32",
+            remedy,
+        )
+    return z
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory so far of this process, or of one that it started and waited for."""
+    if sys.platform == "win32":
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
+    import resource
+
+    peak = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _refusal_of_labels(cells: Dataset) -> str:
+    try:
+        cells.role(LABEL_ROLE)
+    except NotApplicable as refusal:
+        return refusal.reason
+    return ""
+
+
+def _peeked(method: str) -> MethodError:
+    return MethodError(
+        f"{method} asked for the labels that it is scored on",
+        "an embedding made without them",
+        "use no labels; only a control may, whose card says sees_labels=True",
+    )

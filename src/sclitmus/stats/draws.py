@@ -1,0 +1,164 @@
+"""Joint estimates of all methods on the same data, and draws of what they could have been."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float64
+
+from sclitmus.stats.replicates import GROUP, Replicates, replicates
+
+Key = tuple[str, str, str]  # dataset, task, metric
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """The scores of several methods on the same data, with their joint error.
+
+    Attributes
+    ----------
+    methods
+        Names of the rows.
+    value
+        Score on the full data, mean over seeds.
+    deviations
+        How each half-sample's score deviates, scaled so that ``deviations @ deviations.T`` is
+        the sampling covariance of `value`.
+    df
+        Degrees of freedom of that covariance.
+    seed_sd, seed_df
+        Standard error of the mean over seeds and its degrees of freedom, independent between
+        methods; 0 and 1 where one seed ran.
+    """
+
+    methods: tuple[str, ...]
+    value: Float64[np.ndarray, "n_methods"]
+    deviations: Float64[np.ndarray, "n_methods n_splits"]
+    df: float
+    seed_sd: Float64[np.ndarray, "n_methods"]
+    seed_df: Float64[np.ndarray, "n_methods"]
+
+    def toward(self, direction: str) -> "Estimates":
+        """Turn the sign if `direction` is ``lower``, so that more is better."""
+        if direction == "higher":
+            return self
+        return replace(self, value=-self.value, deviations=-self.deviations)
+
+    def take(self, rows: Sequence[int]) -> "Estimates":
+        """Keep these methods, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return Estimates(
+            tuple(self.methods[i] for i in rows),
+            self.value[index],
+            self.deviations[index],
+            self.df,
+            self.seed_sd[index],
+            self.seed_df[index],
+        )
+
+    def differences(
+        self, one: Sequence[int], other: Sequence[int]
+    ) -> tuple[Float64[np.ndarray, "n_pairs"], Float64[np.ndarray, "n_pairs"]]:
+        """Return ``value[one] - value[other]`` and its standard error, pair by pair."""
+        i, j = np.asarray(one, dtype=np.int64), np.asarray(other, dtype=np.int64)
+        sampling = ((self.deviations[i] - self.deviations[j]) ** 2).sum(axis=1)
+        seeds = self.seed_sd[i] ** 2 + self.seed_sd[j] ** 2
+        return self.value[i] - self.value[j], np.sqrt(sampling + seeds)
+
+    def noise(self, rng: np.random.Generator, n_draws: int) -> Float64[np.ndarray, "n_methods n"]:
+        """Draw errors of all methods' scores, jointly.
+
+        A multiplier bootstrap: each half-sample's deviation is weighted by a standard normal,
+        so a draw has exactly the estimated covariance. Each variance is itself uncertain, so
+        each component is divided by its own ``sqrt(chi-square / df)``: any single contrast has
+        the tails of Student's t (of the Behrens-Fisher distribution where seeds add theirs).
+        The second half of the draws mirrors the first, so they are exactly symmetric.
+        """
+        half = (n_draws + 1) // 2
+        n_methods, n_splits = self.deviations.shape
+        sampling = self.deviations @ rng.standard_normal((n_splits, half))
+        sampling /= np.sqrt(rng.chisquare(self.df, half) / self.df)
+        seeds = rng.standard_normal((n_methods, half)) * self.seed_sd[:, None]
+        seeds /= np.sqrt(
+            rng.chisquare(self.seed_df[:, None], (n_methods, half)) / self.seed_df[:, None]
+        )
+        drawn = sampling + seeds
+        return np.concatenate([drawn, -drawn], axis=1)
+
+
+def estimates(source: Replicates) -> dict[Key, Estimates]:
+    """Joint estimates for each dataset-level score of each dataset and task.
+
+    Methods without an error estimate are left out; ``source.summary`` says why they have none.
+    """
+    summary = source.summary.filter(
+        pl.col("sampling_sd").is_not_null(), pl.col("unit") == "dataset"
+    )
+    deviations = source.deviations.filter(pl.col("unit") == "dataset")
+    if summary.is_empty():
+        return {}
+    rows = deviations.partition_by(GROUP, as_dict=True)
+    groups = summary.partition_by(GROUP, as_dict=True, maintain_order=True)
+    return {
+        (str(key[0]), str(key[1]), str(key[2])): _assemble(group, rows[key])
+        for key, group in groups.items()
+    }
+
+
+def _assemble(summary: pl.DataFrame, deviations: pl.DataFrame) -> Estimates:
+    """Arrays of one group. Every method here has every half-sample that counts, so rows fit."""
+    ordered = deviations.sort("method", "split")
+    return Estimates(
+        tuple(summary["method"].to_list()),
+        summary["value"].to_numpy().astype(np.float64),
+        ordered["deviation"].to_numpy().reshape(len(summary), -1).astype(np.float64),
+        float(summary["sampling_df"][0]),
+        summary["seed_sd"].fill_null(0.0).to_numpy().astype(np.float64),
+        summary["seed_df"].to_numpy().astype(np.float64),
+    )
+
+
+def estimates_over_units(
+    values: Float64[np.ndarray, "n_methods n_units"], methods: tuple[str, ...]
+) -> Estimates:
+    """Estimate the means over units drawn independently, such as datasets.
+
+    The spread between units contains whatever error each unit's own value has.
+    """
+    n_units = values.shape[1]
+    mean = values.mean(axis=1)
+    return Estimates(
+        methods,
+        mean,
+        (values - mean[:, None]) / np.sqrt(n_units * (n_units - 1)),
+        n_units - 1.0,
+        np.zeros(len(methods)),
+        np.ones(len(methods)),
+    )
+
+
+def draws(
+    records: pl.DataFrame,
+    splits: pl.DataFrame,
+    dataset: str,
+    task: str,
+    metric: str,
+    rng: np.random.Generator,
+    n_draws: int = 10_000,
+) -> tuple[tuple[str, ...], Float64[np.ndarray, "n_methods n_draws"]]:
+    """Draw the scores of all methods on one dataset, jointly, from what they could have been.
+
+    Returns
+    -------
+    methods
+        Names of the rows: the methods whose error could be estimated; none if no half-samples
+        were scored.
+    scores
+        Draws, in the metric's own direction; not clipped to the metric's bounds.
+    """
+    here = (pl.col("dataset") == dataset, pl.col("task") == task, pl.col("metric") == metric)
+    joint = estimates(replicates(records.filter(*here), splits)).get((dataset, task, metric))
+    if joint is None:
+        return (), np.empty((0, n_draws))
+    return joint.methods, joint.value[:, None] + joint.noise(rng, n_draws)
