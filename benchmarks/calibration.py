@@ -10,7 +10,7 @@ simulated studies. Nothing here needs data or a network. The quick tests in
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -113,20 +113,25 @@ def decide(
     floors: tuple[int, ...] = (),
 ) -> list[str]:
     """Verdicts on contenders, corrected together."""
-    noise = joint.noise(rng, N_DRAWS)
+    drawn = joint.draw(rng, N_DRAWS)
     rows = []
     for one in contenders:
         about = {
-            "dataset": "d", "task": "t", "metric": "m", "method": str(one), "part": "contender",
+            "dataset": "d",
+            "task": "t",
+            "metric": "m",
+            "method": str(one),
+            "part": "contender",
         }
         for kind, rivals in (("bar", bars), ("floor", list(floors))):
             if rivals:
-                found = compare(joint, noise, one, rivals)
+                found = compare(drawn, one, rivals)
                 rows.append(effect_row(about, f"best {kind}", joint, rivals, found, margin))
     table = {(row["method"], row["against"]): row for row in adjusted(rows).to_dicts()}
     return [
         judge(table.get((str(one), "best bar")), table.get((str(one), "best floor")))
-        if bars else judge_floor(table[(str(one), "best floor")])
+        if bars
+        else judge_floor(table[(str(one), "best floor")])
         for one in contenders
     ]
 
@@ -168,7 +173,7 @@ def coverage_donors(reps: int, rng: np.random.Generator) -> Iterator[Line]:
             low, high = interval(study(cells, means, rng))
             blind += low <= 0 <= high
         yield Line(f"95% interval, {n_donors} donors as units", "0.95", hit / reps, reps)
-        yield Line(f"the same, cells taken as units (wrong)", "0.95", blind / reps, reps)
+        yield Line("the same, cells taken as units (wrong)", "0.95", blind / reps, reps)
 
 
 def coverage_seeds(reps: int, rng: np.random.Generator) -> Iterator[Line]:
@@ -198,27 +203,32 @@ def null(reps: int, rng: np.random.Generator) -> Iterator[Line]:
                 (verdict,) = decide(joint, [0], bars, rng)
                 clears += verdict == "clears the bar"
                 below += verdict == "below the bar"
-                noise = joint.noise(rng, N_DRAWS)
-                found = compare(joint, noise, 0, bars)
+                drawn = joint.draw(rng, N_DRAWS)
+                found = compare(drawn, 0, bars)
                 covered += found.low <= 0 <= found.high
-                drawn = joint.value[:, None] + noise
-                naive += np.quantile(drawn[0] - drawn[1:].max(axis=0), 0.975) < 0
-            name = f"model = {n_bars} bars, correlation {rho}"
+                scores = drawn.scores
+                naive += np.quantile(scores[0] - scores[1:].max(axis=0), 0.975) < 0
+            name = f"model = {n_bars} bar{'s' * (n_bars > 1)}, correlation {rho}"
             yield Line(f"{name}: falsely clears the bar", "≤ 0.025", clears / reps, reps)
             yield Line(f"{name}: falsely below the bar", "≤ 0.025", below / reps, reps)
             yield Line(f"{name}: interval covers 0", "≥ 0.95", covered / reps, reps)
-            what = f"{name}: falsely below, percentiles of score − max(bars) (not used)"
+            what = f"{name}: falsely below by percentiles of score − max(bars) (not used)"
             yield Line(what, "≤ 0.025", naive / reps, reps)
     clears = covered = 0
     for _ in range(reps):
-        cells = correlated(rng, 300, 4, 0.5) + [0.0, 0.0, -0.15, -1.0]
+        cells = correlated(rng, 300, 4, 0.5) + np.array([0.0, 0.0, -0.15, -1.0])
         joint = study(cells, means, rng)
         (verdict,) = decide(joint, [0], [1, 2, 3], rng)
         clears += verdict == "clears the bar"
-        found = compare(joint, joint.noise(rng, N_DRAWS), 0, [1, 2, 3])
+        found = compare(joint.draw(rng, N_DRAWS), 0, [1, 2, 3])
         covered += found.low <= 0 <= found.high
     yield Line("model = best of 3 unequal bars: falsely clears", "≤ 0.025", clears / reps, reps)
     yield Line("model = best of 3 unequal bars: covers 0", "≥ 0.95", covered / reps, reps)
+    below = 0
+    for _ in range(reps):
+        joint = study(correlated(rng, 300, 6, 0.5), means, rng, n_splits=10)
+        below += decide(joint, [0], [1, 2, 3, 4, 5], rng) == ["below the bar"]
+    yield Line("model = 5 bars, R = 10: falsely below", "≤ 0.025", below / reps, reps)
 
 
 def power(reps: int, rng: np.random.Generator) -> Iterator[Line]:
@@ -227,7 +237,7 @@ def power(reps: int, rng: np.random.Generator) -> Iterator[Line]:
     # What the mde is on average at the true standard error, 19 degrees of freedom.
     mde = (2.093 + 0.861) * se
     for n_bars in (1, 5):
-        found = {factor: 0 for factor in (0.5, 1.0, 1.5)}
+        found = dict.fromkeys((0.5, 1.0, 1.5), 0)
         for factor in found:
             for _ in range(reps):
                 cells = correlated(rng, 300, 1 + n_bars, 0.5)
@@ -261,7 +271,7 @@ def floor(reps: int, rng: np.random.Generator) -> Iterator[Line]:
     """Two floors; a model as good as they are, and one better by exactly the margin."""
     se = np.sqrt(2 * (1 - 0.5) / 300)
     margin = 4 * float(se)
-    said = {"clears the floor": 0, "below the floor": 0}
+
     for factor, verdict, wanted in (
         (0.0, "clears the floor", "≤ 0.025"),
         (0.0, "below the floor", "—"),
@@ -305,17 +315,22 @@ def ranking(reps: int, rng: np.random.Generator) -> Iterator[Line]:
         worst = (truth[None, :] >= truth[:, None]).sum(axis=1)
         for _ in range(reps):
             joint = study(correlated(rng, 300, 8, 0.5) + truth, means, rng)
-            noise = joint.noise(rng, N_DRAWS)
-            got = rank(joint, noise)
+            drawn = joint.draw(rng, N_DRAWS)
+            got = rank(drawn)
             covered += bool(((got.low <= best) & (got.high >= worst)).all())
             width += float((got.high - got.low).mean())
-            drawn = joint.value[:, None] + noise
-            ranks = 1 + (-drawn).argsort(axis=0).argsort(axis=0)
+            ranks = 1 + (-drawn.scores).argsort(axis=0).argsort(axis=0)
             low, high = np.quantile(ranks, [0.025, 0.975], axis=1)
             naive += bool(((low <= best) & (high >= worst)).all())
         what = f"{name}: all rank intervals cover (mean width {width / reps:.1f})"
         yield Line(what, "≥ 0.95", covered / reps, reps)
         yield Line(f"{name}: percentiles of drawn ranks (not used)", "≥ 0.95", naive / reps, reps)
+    covered = 0
+    for _ in range(reps):
+        joint = study(correlated(rng, 300, 12, 0.5), means, rng, n_splits=10)
+        got = rank(joint.draw(rng, N_DRAWS))
+        covered += bool((got.low == 1).all() and (got.high == 12).all())
+    yield Line("12 equal methods, R = 10: all cover", "≥ 0.95", covered / reps, reps)
 
 
 def pooling(reps: int, rng: np.random.Generator) -> Iterator[Line]:
@@ -325,7 +340,7 @@ def pooling(reps: int, rng: np.random.Generator) -> Iterator[Line]:
         for _ in range(reps):
             values = rng.normal(0, 0.1, (1, n_datasets)) + rng.normal(0, 0.03, (2, n_datasets))
             joint = estimates_over_units(values, ("model", "bar"))
-            found = compare(joint, joint.noise(rng, N_DRAWS), 0, [1])
+            found = compare(joint.draw(rng, N_DRAWS), 0, [1])
             covered += found.low <= 0 <= found.high
             picks = rng.integers(n_datasets, size=(N_DRAWS, n_datasets))
             boot = (values[0] - values[1])[picks].mean(axis=1)
@@ -341,15 +356,74 @@ def skills(reps: int, rng: np.random.Generator) -> Iterator[Line]:
     part = {"method 0": "contender", "method 1": "floor", "method 2": "ceiling"}
     covered = 0
     for _ in range(reps):
-        cells = correlated(rng, 300, 3, 0.3) + [0.5, 0.0, 1.0]
+        cells = correlated(rng, 300, 3, 0.3) + np.array([0.5, 0.0, 1.0])
         row = _skills(study(cells, means, rng), "higher", part, rng, N_DRAWS)[0]
         covered += row["low"] <= 0.5 <= row["high"]
     yield Line("skill 0.5: interval covers", "0.95", covered / reps, reps)
 
 
-def real_scores(labels: np.ndarray, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-    """Scores as the tasks have them, of two embeddings side by side (8 dimensions each)."""
-    raise NotImplementedError(labels, seed)
+def zero_shot(cells: np.ndarray) -> np.ndarray:
+    """Scores as a task has them, of two embeddings side by side after the label column.
+
+    ARI and NMI of k-means, silhouette, and the share of a cell's 15 neighbours with its label;
+    first all of one embedding, then all of the other.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
+    from sklearn.neighbors import NearestNeighbors
+
+    label = cells[:, 0].astype(int)
+    scores = []
+    for z in np.split(cells[:, 1:], 2, axis=1):
+        found = KMeans(label.max() + 1, n_init=3, random_state=0).fit_predict(z)
+        near = NearestNeighbors(n_neighbors=16).fit(z).kneighbors(return_distance=False)
+        scores += [
+            adjusted_rand_score(label, found),
+            normalized_mutual_info_score(label, found),
+            silhouette_score(z, label),
+            (label[near[:, 1:]] == label[:, None]).mean(),
+        ]
+    return np.array(scores)
+
+
+def embedded_cells(rng: np.random.Generator, n: int = 400) -> np.ndarray:
+    """Cells of 5 types of unequal size, and two embeddings of them that share most noise."""
+    centres = np.random.default_rng(7).normal(size=(5, 6)) * 1.3
+    label = rng.choice(5, size=n, p=[0.35, 0.25, 0.2, 0.12, 0.08])
+    signal = centres[label] + rng.normal(size=(n, 6))
+    other = 0.9 * signal + 0.5 * rng.normal(size=(n, 6))
+    return np.column_stack([label, signal, other])
+
+
+def zero_shot_scores(reps: int, rng: np.random.Generator) -> Iterator[Line]:
+    """The scores of real tasks, against their own spread over fresh datasets."""
+    names = ("ARI of k-means", "NMI of k-means", "silhouette", "label purity of neighbours")
+    reps = min(reps, 400)  # a second each
+    studies = [study(embedded_cells(rng), zero_shot, rng, 20) for _ in range(reps)]
+    truth = np.mean([joint.value for joint in studies], axis=0)
+    spread = np.std([joint.value for joint in studies], axis=0, ddof=1)
+    for n_splits in (5, 10, 20):
+        cut = [first_splits(joint, n_splits) for joint in studies]
+        for i, name in enumerate(names):
+            ends = np.array([interval(joint, i) for joint in cut])
+            hit = np.mean((ends[:, 0] <= truth[i]) & (truth[i] <= ends[:, 1]))
+            width = np.mean(ends[:, 1] - ends[:, 0]) / (2 * 1.96 * spread[i])
+            what = f"{name}, R = {n_splits}: 95% interval ({width:.2f} × ideal width)"
+            yield Line(what, "0.95", float(hit), reps)
+        for i, name in enumerate(names):
+            found = [compare(joint.draw(rng, N_DRAWS), i, [i + 4]) for joint in cut]
+            gap = truth[i] - truth[i + 4]
+            hit = np.mean([d.low <= gap <= d.high for d in found])
+            what = f"{name}, R = {n_splits}: difference of two embeddings ({gap:+.3f})"
+            yield Line(what, "0.95", float(hit), reps)
+
+
+def first_splits(joint: Estimates, n_splits: int) -> Estimates:
+    """Estimates from the first half-samples only."""
+    of = joint.deviations.shape[1]
+    half = joint.deviations[:, :n_splits] * np.sqrt((of - 1) / (n_splits - 1))
+    half = half - half.mean(axis=1, keepdims=True)
+    return replace(joint, deviations=half, df=n_splits - 1.0)
 
 
 EXPERIMENTS = {
@@ -364,6 +438,7 @@ EXPERIMENTS = {
     "ranks": ranking,
     "pooling": pooling,
     "skill": skills,
+    "zero_shot": zero_shot_scores,
 }
 
 
@@ -376,7 +451,9 @@ def main() -> None:
     for name in given.only:
         start = time.perf_counter()
         for line in EXPERIMENTS[name](given.reps, np.random.default_rng(20260101)):
-            print(f"| {line.what} | {line.wanted} | {line.rate:.3f} ± {line.error:.3f} |", flush=True)
+            print(
+                f"| {line.what} | {line.wanted} | {line.rate:.3f} ± {line.error:.3f} |", flush=True
+            )
         print(f"<!-- {name}: {time.perf_counter() - start:.0f} s -->", flush=True)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from sclitmus.baselines.fitted import require_fitted
 from sclitmus.baselines.lognorm import MIN_CELLS, N_TOP_GENES
-from sclitmus.baselines.pca import Pca
+from sclitmus.baselines.pca import PCA
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import MethodCard
 from sclitmus.errors import MethodError, NotApplicable
@@ -37,7 +37,7 @@ class Harmony:
     Parameters
     ----------
     n_components, n_top_genes, min_cells
-        As for `Pca`.
+        As for `PCA`.
     theta
         Diversity penalty; harmonypy's default.
     max_iterations
@@ -82,7 +82,7 @@ class Harmony:
         _, batch = np.unique(train.role("batch").codes, return_inverse=True)
         if batch.max(initial=0) == 0:
             raise NotApplicable("all cells are of one batch; Harmony needs at least 2")
-        z = Pca(self.n_components, self.n_top_genes, self.min_cells).fit(train, rng).embed(train)
+        z = PCA(self.n_components, self.n_top_genes, self.min_cells).fit(train, rng).embed(train)
         from harmonypy import run_harmony
 
         result = run_harmony(
@@ -120,7 +120,7 @@ class Harmony:
 
 
 def _cells_by_components(z: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Turn the result round where it is components x cells, as it is before harmonypy 0.2.
+    """Turn the result round where it is components x cells, as it was in harmonypy 0.0.
 
     There are always fewer components than cells, so the shape tells.
     """

@@ -13,7 +13,7 @@ from sclitmus.core.method import MethodCard
 
 
 @dataclass(frozen=True, eq=False)
-class Hvg:
+class HVG:
     """Log-normalised expression of highly variable genes, not scaled, not reduced.
 
     Parameters

@@ -18,7 +18,7 @@ from sclitmus.core.method import MethodCard
 from sclitmus.errors import NotApplicable
 
 if TYPE_CHECKING:
-    from sklearn.decomposition import PCA
+    from sklearn import decomposition
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Components:
     """The genes and the fitted decomposition."""
 
     genes: VariableGenes
-    pca: "PCA"
+    pca: "decomposition.PCA"
 
 
 @dataclass(frozen=True, eq=False)
-class Pca:
+class PCA:
     """Principal components of log-normalised variable genes.
 
     Parameters
@@ -38,7 +38,7 @@ class Pca:
     n_components
         Dimensions; fewer where there are not more cells and genes than that.
     n_top_genes, min_cells
-        As for `Hvg`.
+        As for `HVG`.
     """
 
     n_components: int = 50
@@ -69,7 +69,7 @@ class Pca:
         NotApplicable
             If there are fewer than two cells or genes, or all cells are alike.
         """
-        from sklearn.decomposition import PCA
+        from sklearn import decomposition
 
         genes = VariableGenes.of(train, self.min_cells, self.n_top_genes)
         x = genes.expression(train, self.card.id).astype(np.float64)
@@ -79,7 +79,8 @@ class Pca:
             raise NotApplicable("all cells have the same expression; nothing varies")
         # Lanczos is exact to rounding, never densifies, and was the fastest exact solver from
         # 700 to 20,000 cells. Its fixed start makes the result the same for every seed.
-        pca = PCA(min(self.n_components, min(x.shape) - 1), svd_solver="arpack", random_state=0)
+        n_components = min(self.n_components, min(x.shape) - 1)
+        pca = decomposition.PCA(n_components, svd_solver="arpack", random_state=0)
         return replace(self, components=Components(genes, pca.fit(x)))
 
     def embed(self, cells: Dataset) -> Float32[np.ndarray, "n_cells d"]:

@@ -67,7 +67,9 @@ def simulate(
     if donors:
         # Donor d belongs to batch d % n_batches, so a donor never spans two batches.
         turn = rng.integers(0, -(-donors // n_batches), n_cells)
-        donor = np.minimum(turn * n_batches + batches, donors - 1 - (donors - 1 - batches) % n_batches)
+        donor = np.minimum(
+            turn * n_batches + batches, donors - 1 - (donors - 1 - batches) % n_batches
+        )
         roles["donor"] = _named("donor", donor)
     return Dataset(
         id="simulated",
@@ -99,5 +101,7 @@ def _draw(
 
 
 def _named(word: str, codes: Int64[np.ndarray, "n_cells"]) -> Categories:
-    names = np.array([f"{word} {code}" for code in range(int(codes.max(initial=-1)) + 1)], dtype=object)
+    names = np.array(
+        [f"{word} {code}" for code in range(int(codes.max(initial=-1)) + 1)], dtype=object
+    )
     return Categories.of(names[codes])

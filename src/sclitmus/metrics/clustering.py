@@ -94,8 +94,7 @@ def leiden(
     graph: sparse.csr_matrix, resolution: float = 1.0, seed: int = 0
 ) -> Int32[np.ndarray, "n_cells"]:
     """Cluster a symmetric weighted graph once; see `leiden_scan`."""
-    codes: Int32[np.ndarray, "n_cells"] = leiden_scan(graph, (resolution,), seed)[0]
-    return codes
+    return np.asarray(leiden_scan(graph, (resolution,), seed)[0])
 
 
 def leiden_scan(

@@ -149,11 +149,15 @@ def _centred(
     return x
 
 
-# reassoc lets a sum be split over vector lanes; NaN and signed zero keep their meaning.
-_compiled = njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+# reassoc lets a sum be split over vector lanes; NaN keeps its meaning. The parts are inlined by
+# force: else a fresh process and one that loads the cache may link differently optimised copies
+# of them, whose sums differ in the last float32 bit.
+_FAST = frozenset({"reassoc", "contract", "nsz"})
+_inlined = njit(nogil=True, forceinline=True, fastmath=set(_FAST))
+_compiled = njit(nogil=True, cache=True, fastmath=set(_FAST))
 
 
-@_compiled  # type: ignore[untyped-decorator]  # numba has no types
+@_inlined  # type: ignore[untyped-decorator]  # numba has no types
 def _to_squares(row, square, squares):  # type: ignore[no-untyped-def]  # compiled, typed by use
     """Turn products into squared distances in place; count those that lost digits."""
     two, zero = np.float32(2), np.float32(0)
@@ -167,7 +171,7 @@ def _to_squares(row, square, squares):  # type: ignore[no-untyped-def]  # compil
     return cancelled
 
 
-@_compiled  # type: ignore[untyped-decorator]  # numba has no types
+@_inlined  # type: ignore[untyped-decorator]  # numba has no types
 def _from_differences(row, x_row, x, square, squares):  # type: ignore[no-untyped-def]  # compiled
     """Compute again the squared distances that lost digits; exactly 0 between equal cells."""
     share = np.float32(_CANCELLED)
@@ -180,7 +184,7 @@ def _from_differences(row, x_row, x, square, squares):  # type: ignore[no-untype
             row[q] = total
 
 
-@_compiled  # type: ignore[untyped-decorator]  # numba has no types
+@_inlined  # type: ignore[untyped-decorator]  # numba has no types
 def _add_roots(row, down):  # type: ignore[no-untyped-def]  # compiled, typed by use
     """Add the distances to the columns' sums; return the sum of the row."""
     total = np.float32(0)

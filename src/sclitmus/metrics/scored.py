@@ -4,10 +4,10 @@ Memory is bounded: no array here has more than `n_cells` x 90 entries besides th
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32
@@ -17,14 +17,38 @@ from sclitmus.core.rng import rng_for
 from sclitmus.errors import MethodError, NotApplicable
 from sclitmus.metrics.clustering import RESOLUTIONS, best_by_nmi, leiden_scan
 from sclitmus.metrics.kmeans import kmeans
-from sclitmus.metrics.neighbours import Neighbours, connectivities, label_purity, nearest_neighbours
 from sclitmus.metrics.silhouette import Silhouettes, silhouettes
+
+if TYPE_CHECKING:
+    from sclitmus.metrics.neighbours import Neighbours
+
+# Imported where they are used: numba takes a fifth of a second, and listing the metrics needs
+# none of it.
 
 N_NEIGHBOURS = 90  # LISI's neighbourhood, the largest any metric asks for
 N_GRAPH_NEIGHBOURS = 15  # scanpy's and scib's default for clustering
 # The seeds scib-metrics 0.5.10 fixes.
 SCIB_LEIDEN_SEED = 42
 SCIB_KMEANS_SEED = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric's value per unit, or why it has none.
+
+    Attributes
+    ----------
+    values
+        By unit: ``dataset``, ``type:NAME``.
+    note
+        How the values were had, where not exactly.
+    absent
+        Why there is no value; empty where there is one.
+    """
+
+    values: Mapping[str, float]
+    note: str = ""
+    absent: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +75,9 @@ class ScoredEmbedding:
         cells; above it they are means over `draws`.
     draw_cells, n_draws
         Cells in a subsample, and how many are drawn.
+    measured
+        What `suite.score_all` has found so far, so that two tasks that score the same cells do
+        not pay twice.
     """
 
     z: Float32[np.ndarray, "n_cells d"]
@@ -59,13 +86,16 @@ class ScoredEmbedding:
     before: Float32[np.ndarray, "n_cells p"] | None = None
     label_names: tuple[str, ...] = ()
     seed: int = 0
-    compat: Literal["", "scib"] = ""
+    compat: str = ""
     max_exact: int = 100_000
     draw_cells: int = 50_000
     n_draws: int = 5
+    measured: dict[str, Measured] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.label)
+        if self.compat not in ("", "scib"):
+            raise ValueError(f'compat must be "" or "scib", got {self.compat!r}')
         if self.z.ndim != 2 or len(self.z) != n:
             raise MethodError(
                 seen=f"an embedding of shape {self.z.shape}",
@@ -124,19 +154,31 @@ class ScoredEmbedding:
     # ---- shared by several metrics, computed on first use
 
     @cached_property
-    def neighbours(self) -> Neighbours:
+    def neighbours(self) -> "Neighbours":
         """Each cell and its nearest neighbours: 90 of them, or all cells where fewer."""
-        return nearest_neighbours(self.z, min(N_NEIGHBOURS, self.n_cells), seed=self.seed)
+        from sclitmus.metrics.neighbours import nearest_neighbours
+
+        return nearest_neighbours(self.z, N_NEIGHBOURS, seed=self.seed)
 
     @cached_property
     def connectivities(self) -> sparse.csr_matrix:
         """Symmetric weighted graph of 15 neighbours, as UMAP and scanpy build it."""
-        return connectivities(self.neighbours.first(min(N_GRAPH_NEIGHBOURS, self.n_cells)))
+        from sclitmus.metrics.neighbours import connectivities
+
+        return connectivities(self.neighbours.first(N_GRAPH_NEIGHBOURS))
+
+    @cached_property
+    def lisis(self) -> Float64[np.ndarray, "n_columns n_cells"]:
+        """LISI of the labels, then of the batches where there are any: one pass for both."""
+        from sclitmus.metrics.lisi import lisis
+
+        columns = (self.label,) if self.batch is None else (self.label, self.batch)
+        return lisis(self.neighbours, columns)
 
     @cached_property
     def silhouettes(self) -> Silhouettes:
         """Silhouette of each cell by label, and by batch within its label."""
-        return silhouettes(self.z, self.types, self.batch)
+        return silhouettes(self.z, self.label, self.batch)
 
     @cached_property
     def clusterings(self) -> Int32[np.ndarray, "n_res n_cells"]:
@@ -147,16 +189,12 @@ class ScoredEmbedding:
     @property
     def clusters(self) -> Int32[np.ndarray, "n_cells"]:
         """Leiden clusters at resolution 1: no label is looked at."""
-        codes: Int32[np.ndarray, "n_cells"] = self.clusterings[RESOLUTIONS.index(1.0)]
-        return codes
+        return np.asarray(self.clusterings[RESOLUTIONS.index(1.0)])
 
     @cached_property
     def oracle_clusters(self) -> Int32[np.ndarray, "n_cells"]:
         """Leiden clusters at the resolution of largest NMI with the labels."""
-        codes: Int32[np.ndarray, "n_cells"] = self.clusterings[
-            best_by_nmi(self.clusterings, self.types)
-        ]
-        return codes
+        return np.asarray(self.clusterings[best_by_nmi(self.clusterings, self.types)])
 
     @cached_property
     def kmeans_clusters(self) -> Int32[np.ndarray, "n_cells"]:
@@ -165,11 +203,6 @@ class ScoredEmbedding:
         if self.compat == "scib":
             return kmeans(self.z, k, SCIB_KMEANS_SEED, n_init=1)
         return kmeans(self.z, k, self.seed, n_init=5)
-
-    @cached_property
-    def purity(self) -> Float64[np.ndarray, "n_cells"]:
-        """Share of each cell's nearest neighbours that have its label."""
-        return label_purity(self.neighbours.first(min(N_GRAPH_NEIGHBOURS, self.n_cells)), self.types)
 
     # ---- subsamples
 

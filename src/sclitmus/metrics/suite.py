@@ -1,13 +1,7 @@
-"""Every zero-shot metric on one page, with its scale, and how it is had from an embedding.
-
-`METRICS` is the table. `score_all` turns an embedding into scores: absence is a score with a
-reason, NaN is a failure, and where a metric's cost grows faster than the number of cells, more
-than `ScoredEmbedding.max_exact` cells are scored by subsamples, which the score's note says.
-"""
+"""Every zero-shot metric on one page, with its scale, and how it is had from an embedding."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
@@ -15,91 +9,345 @@ from jaxtyping import Float64
 from sclitmus.core.metric import Metric
 from sclitmus.core.record import Score
 from sclitmus.errors import NotApplicable
-from sclitmus.metrics import kbet, lisi, neighbours, relations, silhouette, variance
+from sclitmus.metrics import relations, silhouette, variance
 from sclitmus.metrics.clustering import ari, nmi
-from sclitmus.metrics.scored import ScoredEmbedding
+from sclitmus.metrics.scored import N_GRAPH_NEIGHBOURS, ScoredEmbedding
+from sclitmus.metrics.scoring import measure, scores_of
 
-__all__ = ["COMPOSITES", "METRICS", "SUPERLINEAR", "Composite", "ScoredEmbedding", "score_all"]
+__all__ = ["METRICS", "ScoredEmbedding", "score_all"]
 
 _SCIB = "10.1038/s41592-021-01336-8"  # Luecken et al. 2022
 _BRAS = "10.1038/s41587-025-02743-4"  # Rautenstrauch & Ohler 2025
 _AVG_BIO = "10.1038/s41592-024-02201-0"  # scGPT, which named the average
 _KBET = "10.1038/s41592-018-0254-1"  # Büttner et al. 2019, also PCR
-_LISI = "10.1038/s41592-019-0619-0"  # Harmony
+_LISI = "10.1038/s41592-019-0619-0"  # Korsunsky et al. 2019
+_CILISI = "10.1038/s41467-024-45240-z"  # Andreatta et al. 2024
+_SCGRAPH = "10.1038/s41587-025-02702-z"  # Wang et al. 2025
 
 
-@dataclass(frozen=True)
-class Composite:
-    """A metric made from the values of others; not applicable where one of them is not."""
-
-    parts: tuple[str, ...]
-    combine: Callable[[Mapping[str, float]], float]
+# ---- how each simple metric is had from an embedding
 
 
-def _mean_of(*parts: str) -> Composite:
-    return Composite(parts, lambda value: sum(value[part] for part in parts) / len(parts))
+def _asw(e: ScoredEmbedding) -> dict[str, float]:
+    per_type = _by_type(e, (e.silhouettes.label + 1) / 2)
+    return {"dataset": silhouette.asw(e.silhouettes)} | per_type
 
 
-def _harmonic(value: Mapping[str, float]) -> float:
-    mixing, conservation = value["mixing"], value["conservation"]
-    if min(mixing, conservation) <= 0:  # its limit at 0; below 0 there is no harmonic mean
-        return min(mixing, conservation)
-    return 2 * mixing * conservation / (mixing + conservation)
+def _batch_asw(e: ScoredEmbedding) -> dict[str, float]:
+    value = silhouette.batch_asw(_with_batches(e).silhouettes, e.label)
+    return {"dataset": value} | _by_type(e, 1 - np.abs(e.silhouettes.batch))
 
 
-_SCIB_TYPES = ("isolated_labels", "nmi_kmeans", "ari_kmeans", "asw", "clisi")
-_SCIB_BATCHES = ("bras", "ilisi", "kbet", "graph_connectivity", "pcr_comparison")
+def _isolated_labels(e: ScoredEmbedding) -> float:
+    return silhouette.isolated_labels(e.silhouettes, e.types, e.batches, compat=e.compat)
 
-COMPOSITES: Mapping[str, Composite] = {
-    "avg_bio": _mean_of("nmi_oracle", "ari_oracle", "asw"),
-    "avg_bio_fixed": _mean_of("nmi", "ari", "asw"),
-    "conservation": _mean_of("avg_bio"),
-    "mixing": _mean_of("bras", "cilisi"),
-    "integration": Composite(("mixing", "conservation"), _harmonic),
-    "overall_scib": Composite(
-        (*_SCIB_TYPES, *_SCIB_BATCHES),
-        lambda value: (
-            0.6 * sum(value[part] for part in _SCIB_TYPES) / len(_SCIB_TYPES)
-            + 0.4 * sum(value[part] for part in _SCIB_BATCHES) / len(_SCIB_BATCHES)
-        ),
+
+def _purity(e: ScoredEmbedding) -> dict[str, float]:
+    from sclitmus.metrics.neighbours import label_purity
+
+    per_type = _by_type(e, label_purity(e.neighbours.first(N_GRAPH_NEIGHBOURS), e.types))
+    return {"dataset": sum(per_type.values()) / len(per_type)} | per_type
+
+
+def _clisi(e: ScoredEmbedding) -> float:
+    from sclitmus.metrics.lisi import clisi_score
+
+    return clisi_score(e.lisis[0], len(np.unique(e.types)))
+
+
+def _ilisi(e: ScoredEmbedding) -> float:
+    from sclitmus.metrics.lisi import ilisi_score
+
+    n_batches = len(np.unique(e.batches))
+    return ilisi_score(e.lisis[1], n_batches)
+
+
+def _cilisi(e: ScoredEmbedding) -> dict[str, float]:
+    from sclitmus.metrics.lisi import MIN_CELLS, cilisi_cells
+
+    cells = cilisi_cells(e.z, e.label, e.batches, seed=e.seed)
+    if not np.isfinite(cells).any():
+        raise NotApplicable(f"no type has two batches and at least {MIN_CELLS} cells")
+    return {"dataset": float(np.nanmean(cells))} | _by_type(e, cells)
+
+
+def _kbet(e: ScoredEmbedding) -> float:
+    from sclitmus.metrics.kbet import kbet_per_label
+
+    compat = e.compat == "scib"
+    return kbet_per_label(e.neighbours.first(50), e.label, e.batches, compat=compat)
+
+
+def _graph_connectivity(e: ScoredEmbedding) -> float:
+    from sclitmus.metrics.neighbours import graph_connectivity
+
+    graph = e.neighbours.first(N_GRAPH_NEIGHBOURS)
+    return graph_connectivity(graph, e.label, compat=e.compat == "scib")
+
+
+def _with_batches(e: ScoredEmbedding) -> ScoredEmbedding:
+    _ = e.batches  # raises where there are none
+    return e
+
+
+def _by_type(e: ScoredEmbedding, cells: Float64[np.ndarray, "n_cells"]) -> dict[str, float]:
+    """Return the mean over the cells of each type that has a value."""
+    from sclitmus.metrics.neighbours import label_means
+
+    means = enumerate(label_means(cells, e.label).tolist())
+    return {f"type:{e.type_name(code)}": mean for code, mean in means if not math.isnan(mean)}
+
+
+def _composite(id: str) -> Callable[[ScoredEmbedding], float]:
+    def value(e: ScoredEmbedding) -> float:
+        measure(e, {id: METRICS[id]}, METRICS)
+        if e.measured[id].absent:
+            raise NotApplicable(e.measured[id].absent)
+        return e.measured[id].values["dataset"]
+
+    return value
+
+
+# ---- the table
+
+_TYPES: tuple[Metric, ...] = (
+    Metric(
+        "avg_bio",
+        _composite("avg_bio"),
+        title="AvgBIO (oracle resolution)",
+        summary="mean of NMI, ARI and ASW; the clustering resolution is chosen with the labels",
+        bounds=(-1 / 6, 1),
+        doi=_AVG_BIO,
     ),
-}
-
-# Time grows faster than the number of cells: all pairs, eigenvectors, clustering.
-SUPERLINEAR = frozenset(
-    {
-        *("nmi", "ari", "nmi_oracle", "ari_oracle", "nmi_kmeans", "ari_kmeans"),
-        *("asw", "isolated_labels", "batch_asw", "kbet", "cilisi"),
-    }
+    Metric(
+        "avg_bio_fixed",
+        _composite("avg_bio_fixed"),
+        title="AvgBIO (fixed resolution)",
+        summary="mean of NMI, ARI and ASW at Leiden resolution 1, chosen without the labels",
+        bounds=(-1 / 6, 1),
+        doi=_AVG_BIO,
+    ),
+    Metric(
+        "nmi",
+        lambda e: nmi(e.types, e.clusters),
+        title="NMI",
+        summary="information shared by the labels and Leiden clusters at resolution 1",
+        bounds=(0, 1),
+        doi=_SCIB,
+    ),
+    Metric(
+        "ari",
+        lambda e: ari(e.types, e.clusters),
+        title="ARI",
+        summary="pairs of cells on which labels and Leiden clusters at resolution 1 agree",
+        bounds=(-0.5, 1),
+        chance=0.0,
+        doi=_SCIB,
+    ),
+    Metric(
+        "nmi_oracle",
+        lambda e: nmi(e.types, e.oracle_clusters),
+        title="NMI (oracle resolution)",
+        summary="largest NMI over ten Leiden resolutions",
+        bounds=(0, 1),
+        doi=_SCIB,
+        compat=True,
+    ),
+    Metric(
+        "ari_oracle",
+        lambda e: ari(e.types, e.oracle_clusters),
+        title="ARI (oracle resolution)",
+        summary="ARI at the Leiden resolution of largest NMI",
+        bounds=(-0.5, 1),
+        chance=0.0,
+        doi=_SCIB,
+        compat=True,
+    ),
+    Metric(
+        "nmi_kmeans",
+        lambda e: nmi(e.types, e.kmeans_clusters),
+        title="NMI (k-means)",
+        summary="NMI of labels and k-means clusters, as many clusters as labels",
+        bounds=(0, 1),
+        doi=_SCIB,
+        compat=True,
+    ),
+    Metric(
+        "ari_kmeans",
+        lambda e: ari(e.types, e.kmeans_clusters),
+        title="ARI (k-means)",
+        summary="ARI of labels and k-means clusters, as many clusters as labels",
+        bounds=(-0.5, 1),
+        chance=0.0,
+        doi=_SCIB,
+        compat=True,
+    ),
+    Metric(
+        "asw",
+        _asw,
+        title="Cell-type ASW",
+        summary="mean silhouette of cells by label, from [-1, 1] to [0, 1]",
+        bounds=(0, 1),
+        chance=0.5,
+        doi=_SCIB,
+    ),
+    Metric(
+        "isolated_labels",
+        _isolated_labels,
+        title="Isolated labels",
+        summary="ASW of the labels found in the fewest batches",
+        bounds=(0, 1),
+        chance=0.5,
+        doi=_SCIB,
+        compat=True,
+    ),
+    Metric(
+        "clisi",
+        _clisi,
+        title="cLISI",
+        summary="median over cells of how few labels are among 90 neighbours",
+        bounds=(0, 1),
+        doi=_LISI,
+    ),
+    Metric(
+        "purity",
+        _purity,
+        title="Label purity",
+        summary="share of a cell's 14 nearest neighbours with its label, each type counting alike",
+        bounds=(0, 1),
+    ),
+    Metric(
+        "relations",
+        lambda e: relations.relations(e.z, e.types, e.batch, e.unintegrated),
+        title="Relations of types",
+        summary="are types as near to each other as in the data before?",
+        bounds=(-1, 1),
+        chance=0.0,
+        doi=_SCGRAPH,
+    ),
 )
 
+_BATCHES: tuple[Metric, ...] = (
+    Metric(
+        "mixing",
+        _composite("mixing"),
+        title="Mixing",
+        summary="mean of BRAS and CiLISI: are the batches of one type mixed?",
+        bounds=(0, 1),
+        side="batches",
+        doi=_BRAS,
+    ),
+    Metric(
+        "bras",
+        lambda e: silhouette.bras(e.z, e.label, e.batches),
+        title="BRAS",
+        summary="cosine silhouette of batches within types, against all other batches",
+        bounds=(0, 1),
+        chance=1.0,
+        side="batches",
+        doi=_BRAS,
+    ),
+    Metric(
+        "cilisi",
+        _cilisi,
+        title="CiLISI",
+        summary="iLISI within each type",
+        bounds=(0, 1),
+        side="batches",
+        doi=_CILISI,
+    ),
+    Metric(
+        "ilisi",
+        _ilisi,
+        title="iLISI",
+        summary="median over cells of how many batches are among 90 neighbours",
+        bounds=(0, 1),
+        side="batches",
+        doi=_LISI,
+    ),
+    Metric(
+        "kbet",
+        _kbet,
+        title="kBET",
+        summary="share of cells whose neighbours of one type have that type's mix of batches",
+        bounds=(0, 1),
+        side="batches",
+        doi=_KBET,
+    ),
+    Metric(
+        "batch_asw",
+        _batch_asw,
+        title="Batch ASW",
+        summary="1 - |silhouette of batches within types|, against the nearest other batch",
+        bounds=(0, 1),
+        chance=1.0,
+        side="batches",
+        doi=_SCIB,
+    ),
+    Metric(
+        "pcr",
+        lambda e: variance.pcr(e.z, e.batches),
+        title="PCR (raw)",
+        summary="share of the embedding's variance that the batches explain",
+        bounds=(0, 1),
+        direction="lower",
+        chance=0.0,
+        side="batches",
+        doi=_KBET,
+    ),
+    Metric(
+        "pcr_comparison",
+        lambda e: variance.pcr_comparison(e.unintegrated, e.z, e.batches, compat=e.compat),
+        title="PCR comparison",
+        summary="share of the batches' variance that is gone, compared with the data before",
+        bounds=(-math.inf, 1),
+        chance=1.0,
+        side="batches",
+        doi=_SCIB,
+        compat=True,
+    ),
+    Metric(
+        "graph_connectivity",
+        _graph_connectivity,
+        title="Graph connectivity",
+        summary="share of a type's cells in its largest connected piece of the neighbour graph",
+        bounds=(0, 1),
+        side="batches",
+        doi=_SCIB,
+        compat=True,
+    ),
+)
 
-# ---- how each simple metric is had
+_BOTH: tuple[Metric, ...] = (
+    Metric(
+        "conservation",
+        _composite("conservation"),
+        title="Conservation",
+        summary="AvgBIO under the name of its side: are the types kept?",
+        bounds=(-1 / 6, 1),
+        doi=_AVG_BIO,
+    ),
+    Metric(
+        "integration",
+        _composite("integration"),
+        title="Integration",
+        summary="harmonic mean of mixing and conservation: low where either is",
+        bounds=(-1 / 6, 1),
+        side="both",
+    ),
+    Metric(
+        "overall_scib",
+        _composite("overall_scib"),
+        title="scIB total",
+        summary="0.6 x mean of scib-metrics' type scores + 0.4 x mean of its batch scores",
+        bounds=(-math.inf, 1),
+        side="both",
+        doi=_SCIB,
+        compat=True,
+    ),
+)
 
-
-def _by_type(
-    embedding: ScoredEmbedding, cells: Float64[np.ndarray, "n_cells"]
-) -> dict[str, float]:
-    """Return the mean over the cells of each type that has a value."""
-    seen = np.isfinite(cells)
-    sums = np.bincount(embedding.label[seen], weights=cells[seen])
-    counts = np.bincount(embedding.label[seen])
-    return {
-        f"type:{embedding.type_name(code)}": float(sums[code] / counts[code])
-        for code in np.flatnonzero(counts).tolist()
-    }
-
-
-# ---- scoring
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A metric's value per unit, or why it has none."""
-
-    values: Mapping[str, float]
-    note: str = ""
-    absent: str = ""
+METRICS: Mapping[str, Metric] = {metric.id: metric for metric in (*_TYPES, *_BATCHES, *_BOTH)}
 
 
 def score_all(
@@ -120,24 +368,11 @@ def score_all(
         ``not_applicable`` with the reason; a value that is not finite is ``failed``.
     """
     if metrics is None:
-        wanted: Mapping[str, Metric] = METRICS
-    elif isinstance(metrics, Mapping):
-        wanted = metrics
-    else:
-        wanted = {id: METRICS[id] for id in metrics}
-    measured = _measure(embedding, wanted)
-    return [score for id, metric in wanted.items() for score in _scores(metric, measured[id])]
-
-
-def _measure(
-    embedding: ScoredEmbedding, wanted: Mapping[str, Metric]
-) -> Mapping[str, _Measured]:
-    simple = {id: metric for id, metric in wanted.items() if id not in COMPOSITES}
-    simple |= {id: METRICS[id] for id in _simple_parts(wanted)}
-    drawn = {id for id in simple if embedding.is_drawn and id in SUPERLINEAR}
-    measured = {id: _once(embedding, simple[id]) for id in simple if id not in drawn}
-    measured |= _over_draws(embedding, [simple[id] for id in simple if id in drawn])
-    for id, composite in COMPOSITES.items():  # listed after the composites they are made of
-        if all(part in measured for part in composite.parts):
-            measured[id] = _combined(composite, measured)
-    return measured
+        metrics = METRICS
+    wanted = metrics if isinstance(metrics, Mapping) else {id: METRICS[id] for id in metrics}
+    measure(embedding, wanted, METRICS)
+    return [
+        score
+        for id, metric in wanted.items()
+        for score in scores_of(metric, embedding.measured[id])
+    ]

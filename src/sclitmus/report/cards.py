@@ -136,15 +136,13 @@ def methods_paragraph(data: ReportData) -> str:
     for part, opening in (
         ("contender", "Evaluated were"),
         ("bar", "The simple baselines to beat were"),
-        ("floor", "The floor of the scale was set by"),
-        ("ceiling", "its ceiling by"),
+        ("floor", "The floor of the scale was"),
+        ("ceiling", "The ceiling of the scale was"),
         ("canary", "Scores that can be gamed were looked for with"),
     ):
         cards = [c for c in data.cards.values() if c.part == part]
         if cards:
-            sentences.append(
-                f"{opening[0].upper()}{opening[1:]} {_joined([_method(c) for c in cards])}."
-            )
+            sentences.append(f"{opening} {_joined([_method(c) for c in cards])}.")
     for task in data.tasks:
         metric = data.metric(task.headline)
         name = metric.title if metric else task.headline
@@ -156,17 +154,16 @@ def methods_paragraph(data: ReportData) -> str:
             f"{text}; differences up to {task.margin:g} counted as equivalent"
             f"{_in_brackets(task.doi)}."
         )
-    hows = [
-        how for how in data.analysis.intervals["how"].unique(maintain_order=True).to_list() if how
-    ]
+    hows = [how for how in data.analysis.intervals["how"].unique(maintain_order=True) if how]
     if hows:
-        sentences.append(f"Intervals (95%) come from: {_joined(hows)}.")
-    n_splits = data.splits["split"].n_unique() if len(data.splits) else 0
-    seeds = data.records["seed"].n_unique() if len(data.records) else 0
+        sentences.append(
+            f"Intervals (95%) rest on {_joined(hows)} (delete-d jackknife, "
+            "doi:10.1214/aos/1176347263)."
+        )
     sentences.append(
-        f"Every method was scored on the same {max(n_splits, 1)} sets of cells and "
-        f"{max(seeds, 1)} seed(s), so that differences are paired; each model was compared with "
-        "the best simple baseline, chosen anew in every resample, and p-values were corrected "
+        "Every method was scored on the same cells, so that differences are paired; each model "
+        "was compared with the best simple baseline (multiple comparisons with the best, "
+        "doi:10.1214/aos/1176346586), and p-values were corrected for the number of models "
         "after Holm."
     )
     software = [f"{name} {v}" for name in _SOFTWARE if (v := _version(name))]

@@ -10,19 +10,24 @@ import polars as pl
 from sclitmus.errors import StudyError
 from sclitmus.report.colours import LIGHT
 from sclitmus.report.content import ReportData
-from sclitmus.report.placement import place_labels
+from sclitmus.report.marks import (
+    SQUARE,
+    chart_of,
+    colour_by_role,
+    finish,
+    in_focus,
+    named_points,
+    names_axis,
+    padded,
+    points_by_role,
+    tooltip,
+)
+from sclitmus.report.numbers import amount, interval, number
 
 if TYPE_CHECKING:
     import altair as alt
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-ROLES = ("contender", "bar", "control")
-"""What a mark's colour and shape say; floor, ceiling and canary are all controls."""
 
-FOCUS = "focus"
-"""Name of the charts' parameter that holds the method the page's reader points at."""
-
-_SQUARE = 380  # pixels, of a chart whose both axes are scores
 _WIDE = 560
 
 
@@ -100,7 +105,7 @@ def span_of(data: ReportData, scores: pl.DataFrame) -> dict[str, tuple[str, floa
     The best floor, because a model that beats one random embedding and not the other has not
     left the floor.
     """
-    found = {}
+    found: dict[str, tuple[str, float]] = {}
     for row in scores.drop_nulls("value").iter_rows(named=True):
         part = data.cards[row["method"]].part
         if part in ("floor", "ceiling") and part not in found:
@@ -127,35 +132,36 @@ def _scores(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | None
     ]
     span = span_of(data, frame)
     ends = [r[k] for r in rows for k in ("low", "high")] + [v for _, v in span.values()]
-    scale = alt.Scale(domain=_padded(min(ends), max(ends)), nice=False, zero=False)
+    scale = alt.Scale(domain=padded(min(ends), max(ends)), nice=False, zero=False)
     order = [r["name"] for r in rows]
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("name:N", sort=order, title=None, axis=_names_axis()), **_tooltip("says")
+    base = chart_of(rows).encode(
+        y=alt.Y("name:N", sort=order, title=None, axis=names_axis()), **tooltip("says")
     )
     title = _title(data, metric)
-    x = alt.X("value:Q", title=title, scale=scale)
+    axis = alt.Axis(tickCount=6)
+    x = alt.X("value:Q", title=title, scale=scale, axis=axis)
     layers: list[Any] = [
-        alt.Chart(alt.Data(values=[{"value": value, "end": end}]))
+        chart_of([{"value": value, "end": end}])
         .mark_rule(strokeDash=[2, 3], strokeWidth=1.5, color=LIGHT["control"])
         .encode(x=x)
         for end, (_, value) in span.items()
     ]
     layers += [
-        alt.Chart(alt.Data(values=[{"value": value, "says": end}]))
+        chart_of([{"value": value, "says": end}])
         .mark_text(dy=-8, baseline="bottom", fontSize=11, color=LIGHT["muted"])
         .encode(x=x, y=alt.value(0), text="says:N")
         for end, (_, value) in span.items()
     ]
     layers.append(
         base.mark_rule(strokeWidth=2.5, strokeCap="round").encode(
-            x=alt.X("low:Q", title=title, scale=scale),
+            x=alt.X("low:Q", title=title, scale=scale, axis=axis),
             x2="high:Q",
-            color=_colour(),
-            opacity=_in_focus(0.55),
+            color=colour_by_role(),
+            opacity=in_focus(0.55),
         )
     )
-    layers.append(_points(base.encode(x=x)))
-    return _finish(alt.layer(*layers), _WIDE, 26 * len(rows))
+    layers.append(points_by_role(base.encode(x=x)))
+    return finish(alt.layer(*layers), _WIDE, 26 * len(rows))
 
 
 def _ranks(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | None":
@@ -178,20 +184,22 @@ def _ranks(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | None"
     last = max(len(rows), *(r["high"] for r in rows))
     scale = alt.Scale(domain=[0.5, last + 0.5], nice=False, zero=False)
     axis = alt.Axis(format="d", tickMinStep=1, values=list(range(1, int(last) + 1)))
-    base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("name:N", sort=[r["name"] for r in rows], title=None, axis=_names_axis()),
-        **_tooltip("says"),
+    base = chart_of(rows).encode(
+        y=alt.Y("name:N", sort=[r["name"] for r in rows], title=None, axis=names_axis()),
+        **tooltip("says"),
     )
     layers = [
         base.mark_rule(strokeWidth=2.5, strokeCap="round").encode(
             x=alt.X("low:Q", title="Rank (1 is best)", scale=scale, axis=axis),
             x2="high:Q",
-            color=_colour(),
-            opacity=_in_focus(0.55),
+            color=colour_by_role(),
+            opacity=in_focus(0.55),
         ),
-        _points(base.encode(x=alt.X("rank:Q", title="Rank (1 is best)", scale=scale, axis=axis))),
+        points_by_role(
+            base.encode(x=alt.X("rank:Q", title="Rank (1 is best)", scale=scale, axis=axis))
+        ),
     ]
-    return _finish(alt.layer(*layers), _WIDE, 24 * len(rows))
+    return finish(alt.layer(*layers), _WIDE, 24 * len(rows))
 
 
 def _sides(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | None":
@@ -206,37 +214,34 @@ def _sides(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | None"
     both = across.join(up, on="method").drop_nulls(["x", "y"])
     if both.is_empty():
         return None
-    domain = [0.0, 1.0]
-    inside = both.select(pl.col("x", "y").is_between(0, 1).all()).row(0)
-    if not all(inside):
-        domain = _padded(
-            min(both["x"].min(), both["y"].min(), 0.0),  # type: ignore[type-var]  # floats
-            max(both["x"].max(), both["y"].max(), 1.0),  # type: ignore[type-var]  # floats
-        )
+    ends = np.array([*both["x"], *both["y"], 0.0, 1.0])
+    beyond = ends.min() < 0 or ends.max() > 1
+    domain = padded(ends.min(), ends.max()) if beyond else [0.0, 1.0]
     curves = [
         {"x": float(x), "y": float(level * x / (2 * x - level)), "level": level}
         for level in (0.2, 0.4, 0.6, 0.8)
         for x in np.geomspace(level / (2 - level), 1, 40)
     ]
-    x_axis = alt.X("x:Q", title=_title(data, batches), scale=alt.Scale(domain=domain, nice=False))
-    y_axis = alt.Y("y:Q", title=_title(data, types), scale=alt.Scale(domain=domain, nice=False))
+    scale, axis = alt.Scale(domain=domain, nice=False), alt.Axis(tickCount=5)
+    x_axis = alt.X("x:Q", title=_title(data, batches), scale=scale, axis=axis)
+    y_axis = alt.Y("y:Q", title=_title(data, types), scale=scale, axis=axis)
     contours = (
-        alt.Chart(alt.Data(values=curves))
+        chart_of(curves)
         .mark_line(color=LIGHT["rule"], strokeWidth=1, clip=True)
         .encode(x=x_axis, y=y_axis, detail="level:N")
     )
     levels = (
-        alt.Chart(alt.Data(values=[c for c in curves if c["x"] == 1.0]))
-        .mark_text(align="left", dx=4, fontSize=10, color=LIGHT["control"])
+        chart_of([c for c in curves if c["x"] == 1.0])
+        .mark_text(align="left", dx=4, fontSize=10, color=LIGHT["muted"])
         .encode(x=x_axis, y=y_axis, text=alt.Text("level:Q", format=".1f"))
     )
     marks = [_mark(data, row["method"]) | row for row in both.iter_rows(named=True)]
     for mark in marks:
         mark["says"] = f"mixed {number(mark['x'])}, types kept {number(mark['y'])}"
-    return _finish(
-        alt.layer(contours, levels, *_named_points(marks, x_axis, y_axis, domain, domain, False)),
-        _SQUARE,
-        _SQUARE,
+    return finish(
+        alt.layer(contours, levels, *named_points(marks, x_axis, y_axis, domain, domain, False)),
+        SQUARE,
+        SQUARE,
     )
 
 
@@ -269,15 +274,20 @@ def _against_cost(
         mark["says"] = f"{amount(mark['x'])} {title.split('(')[1].split(',')[0]}"
     xs, ys = [m["x"] for m in marks], [m["y"] for m in marks]
     across = [min(xs) / 2, max(xs) * 2]
-    up = _padded(min(ys), max(ys))
+    up = padded(min(ys), max(ys))
     x_axis = alt.X(
         "x:Q",
         title=title,
         scale=alt.Scale(type="log", domain=across, nice=False),
-        axis=alt.Axis(format="~g", tickCount=4, grid=False, labelOverlap=True),
+        axis=alt.Axis(format=",~r", tickCount=4, grid=False, labelOverlap=True),
     )
-    y_axis = alt.Y("y:Q", title=_title(data, metric), scale=alt.Scale(domain=up, nice=False))
-    return _finish(alt.layer(*_named_points(marks, x_axis, y_axis, across, up, True)), _SQUARE, 280)
+    y_axis = alt.Y(
+        "y:Q",
+        title=_title(data, metric),
+        scale=alt.Scale(domain=up, nice=False),
+        axis=alt.Axis(tickCount=5),
+    )
+    return finish(alt.layer(*named_points(marks, x_axis, y_axis, across, up, True)), SQUARE, 280)
 
 
 def _types(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | None":
@@ -292,24 +302,25 @@ def _types(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | None"
         {"name": data.names[row["method"]], "type": row["type"], "value": row["value"]}
         for row in frame.filter(pl.col("type").is_in(keep)).iter_rows(named=True)
     ]
-    base = alt.Chart(alt.Data(values=values)).encode(
+    base = chart_of(values).encode(
         x=alt.X(
             "name:N", title=None, sort=list(data.names.values()), axis=alt.Axis(labelAngle=-40)
         ),
-        y=alt.Y("type:N", title=None, sort=keep, axis=_names_axis()),
+        y=alt.Y("type:N", title=None, sort=keep, axis=names_axis()),
     )
     squares = base.mark_rect().encode(
         color=alt.Color("value:Q", scale=alt.Scale(range=["#eef3f6", LIGHT["accent"]]), legend=None)
     )
-    middle = (frame["value"].min() + frame["value"].max()) / 2  # type: ignore[operator]  # floats
+    shown = frame["value"].to_numpy()
+    dark = float(shown.min() + 0.66 * (shown.max() - shown.min()))
     texts = base.mark_text(fontSize=10).encode(
         text=alt.Text("value:Q", format=".2f"),
         color=alt.condition(
-            alt.datum.value > middle, alt.value(LIGHT["paper"]), alt.value(LIGHT["ink"])
+            alt.datum.value > dark, alt.value(LIGHT["paper"]), alt.value(LIGHT["ink"])
         ),
     )
     columns = len({v["name"] for v in values})
-    return _finish(alt.layer(squares, texts), 52 * columns, 22 * len(keep))
+    return finish(alt.layer(squares, texts), 52 * columns, 22 * len(keep))
 
 
 def per_type(data: ReportData, dataset: str, task: str) -> pl.DataFrame:
@@ -338,25 +349,6 @@ KINDS: Mapping[str, Callable[[ReportData, str, str], "alt.LayerChart | None"]] =
 }
 
 
-def number(value: float | None) -> str:
-    """Three decimals, or a dash for what is missing or not a number."""
-    return "–" if value is None or value != value else f"{value:.3f}".replace("-", "−")
-
-
-def interval(value: float | None, low: float | None, high: float | None) -> str:
-    """Return ``0.743 [0.721, 0.766]``, without the brackets where there is no interval."""
-    if value is None or low is None or high is None:
-        return number(value)
-    return f"{number(value)} [{number(low)}, {number(high)}]"
-
-
-def amount(value: float | None) -> str:
-    """Return seconds or megabytes with two digits below ten, none above."""
-    if value is None or value != value:
-        return "–"
-    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
-
-
 def _of(frame: pl.DataFrame, dataset: str, task: str) -> pl.DataFrame:
     return frame.filter(pl.col("dataset") == dataset, pl.col("task") == task)
 
@@ -380,122 +372,5 @@ def _two_sides(data: ReportData, beside: tuple[str, ...]) -> tuple[str, str]:
     return batches, next((m for m in beside if m != batches), beside[1])
 
 
-def _padded(low: float, high: float) -> list[float]:
-    room = max((high - low) * 0.06, 0.01)
-    return [low - room, high + room]
-
-
 def _mark(data: ReportData, method: str) -> dict[str, Any]:
     return {"name": data.names[method], "role": role_of(data, method)}
-
-
-def _colour() -> "alt.Color":
-    import altair as alt
-
-    colours = [LIGHT["accent"], LIGHT["rival"], LIGHT["control"]]
-    return alt.Color("role:N", scale=alt.Scale(domain=ROLES, range=colours), legend=None)
-
-
-def _in_focus(opacity: float) -> "dict[str, Any]":
-    """Faint where the page puts another method into focus; a file has none in focus."""
-    import altair as alt
-
-    return alt.condition(
-        f"{FOCUS} == '' || datum.name == {FOCUS}", alt.value(opacity), alt.value(0.12)
-    )
-
-
-def _points(chart: "alt.Chart") -> "alt.Chart":
-    import altair as alt
-
-    shapes = alt.Scale(domain=ROLES, range=["circle", "diamond", "square"])
-    sizes = alt.Scale(domain=ROLES, range=[110, 80, 50])
-    return chart.mark_point(filled=True).encode(
-        color=_colour(),
-        opacity=_in_focus(1.0),
-        shape=alt.Shape("role:N", scale=shapes, legend=None),
-        size=alt.Size("role:N", scale=sizes, legend=None),
-    )
-
-
-def _named_points(
-    marks: list[dict[str, Any]],
-    x_axis: "alt.X",
-    y_axis: "alt.Y",
-    across: list[float],
-    up: list[float],
-    log: bool,
-) -> list["alt.Chart"]:
-    """Points with their names beside them, placed so that names do not cover one another."""
-    import altair as alt
-
-    width, height = float(_SQUARE), float(280 if log else _SQUARE)
-    x = np.array([m["x"] for m in marks], dtype=np.float64)
-    y = np.array([m["y"] for m in marks], dtype=np.float64)
-    left, right = np.log(across) if log else across
-    px = ((np.log(x) if log else x) - left) / (right - left) * width
-    py = (up[1] - y) / (up[1] - up[0]) * height
-    shown = [_short(m["name"]) for m in marks]
-    widths = np.array([6.4 * len(name) for name in shown])
-    places = place_labels(px, py, widths, (width, height))
-    layers: list[alt.Chart] = []
-    for align in ("left", "center", "right"):
-        at = []
-        for mark, name, place in zip(marks, shown, places, strict=True):
-            if place.align == align:
-                spot = left + place.x / width * (right - left)
-                label_y = up[1] - place.y / height * (up[1] - up[0])
-                spot = float(np.exp(spot) if log else spot)
-                at.append(mark | {"x": spot, "y": float(label_y), "says": name})
-        if at:
-            layers.append(
-                alt.Chart(alt.Data(values=at))
-                .mark_text(align=align, baseline="middle", fontSize=12)  # type: ignore[arg-type]  # one of three
-                .encode(x=x_axis, y=y_axis, text="says:N", color=_colour(), opacity=_in_focus(1.0))
-            )
-    base = alt.Chart(alt.Data(values=marks)).encode(x=x_axis, y=y_axis, **_tooltip("says"))
-    return [*layers, _points(base)]
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 26 else f"{name[:25]}…"
-
-
-def _names_axis() -> "alt.Axis":
-    import altair as alt
-
-    return alt.Axis(
-        labelLimit=150, labelFontSize=13, labelColor=LIGHT["ink"], ticks=False, domain=False,
-        labelPadding=8, grid=False,
-    )  # fmt: skip
-
-
-def _tooltip(says: str) -> dict[str, Any]:
-    import altair as alt
-
-    return {"tooltip": [alt.Tooltip("name:N", title="method"), alt.Tooltip(f"{says}:N", title=" ")]}
-
-
-def _finish(chart: "alt.LayerChart", width: int, height: int) -> "alt.LayerChart":
-    import altair as alt
-
-    axis = {
-        "gridColor": LIGHT["rule"],
-        "gridOpacity": 0.7,
-        "domainColor": LIGHT["rule"],
-        "tickColor": LIGHT["rule"],
-        "labelColor": LIGHT["muted"],
-        "titleColor": LIGHT["muted"],
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "titlePadding": 8,
-    }
-    finished: alt.LayerChart = (
-        chart.add_params(alt.param(name=FOCUS, value=""))
-        .properties(width=width, height=max(height, 40), background=LIGHT["paper"])
-        .configure(font=FONT, aria=False, padding=8)
-        .configure_view(stroke=None)
-        .configure_axis(**axis)
-    )
-    return finished

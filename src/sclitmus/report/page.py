@@ -98,6 +98,7 @@ def render(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters["thousands"] = lambda n: f"{n:,}"
+    environment.filters["sentence_case"] = verdicts.sentence_case
     charts = make_charts(data)
     scripts = [charting_library(), _template("report.js")]
     parts = {
@@ -124,6 +125,7 @@ def render(data: ReportData) -> str:
         pooled=POOLED,
         pooled_ranks=pooled_ranks,
         pictures={info.id: sections.pictures(data, info) for info in data.datasets},
+        costs={info.id: sections.cost_table(data, info.id) for info in data.datasets},
         coverage=coverage.coverage(data),
         dataset_cards=cards.dataset_cards(data),
         method_cards=cards.method_cards(data),
@@ -147,6 +149,7 @@ def make_charts(data: ReportData) -> dict[tuple[str, str, str], Chart]:
                     continue
                 spec = chart.properties(background="transparent").to_dict()
                 drawing = follow_theme(svg(spec))
+                spec["config"]["padding"] = {"left": 4, "top": 6, "right": 10, "bottom": 6}
                 if kind in _FLUID:
                     spec["width"] = "container"
                     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
@@ -206,7 +209,7 @@ def charting_library() -> str:
     """
     import vl_convert
 
-    bundle = str(vl_convert.javascript_bundle())
+    bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     bundle = bundle.replace("\r\n", "\n").replace("\r", "\n")
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

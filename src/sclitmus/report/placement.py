@@ -1,12 +1,18 @@
 """Names beside points, each where it covers the fewest points and names."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
 
+Align = Literal["left", "center", "right"]
+
 # To the right, the left, above, below, then the corners: where a reader looks first.
 _DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))
+
+_ALIGN: Mapping[int, Align] = {1: "left", 0: "center", -1: "right"}
 
 
 @dataclass(frozen=True)
@@ -15,7 +21,7 @@ class Label:
 
     x: float
     y: float
-    align: str
+    align: Align
 
 
 def place_labels(
@@ -57,8 +63,7 @@ def place_labels(
                     + rank
                 )
                 if best is None or cost < best[0]:
-                    align = {1: "left", 0: "center", -1: "right"}[right]
-                    best = (cost, Label(float(ax), float(ay), align), area)
+                    best = (cost, Label(float(ax), float(ay), _ALIGN[right]), area)
         assert best is not None
         places[i] = best[1]
         taken.append(best[2])

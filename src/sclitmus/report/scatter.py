@@ -44,6 +44,7 @@ def legend(column: Categories | None) -> Legend:
         return Legend((), (0, 0), np.zeros(0, dtype=np.int64))
     counts = column.counts
     order = np.argsort(-counts, kind="stable")
+    order = order[counts[order] > 0]
     own, rest = order[: len(CATEGORIES)], order[len(CATEGORIES) :]
     colour_of = np.full(len(counts), len(CATEGORIES), dtype=np.int64)
     colour_of[own] = np.arange(len(own))
@@ -98,7 +99,7 @@ def draw(
     """Draw one panel as a PNG with a transparent ground.
 
     Cells are drawn in a random order that is the same for every panel: drawn by type or by
-    batch, the last one would hide the others.
+    batch, the last one would hide the others. Only cells without a colour of their own go below.
 
     Parameters
     ----------
@@ -121,6 +122,7 @@ def draw(
         shade = np.where(codes >= 0, np.append(colours.colour_of, other)[codes], other)
 
     order = rng_for(0, "drawing order").permutation(n_drawn)
+    order = order[np.argsort(shade[order] != other, kind="stable")]
     r = radius(n_drawn)
     reach = int(np.floor(r))
     dx, dy = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
@@ -132,9 +134,10 @@ def draw(
     canvas[(y * pixels + x).ravel()] = np.repeat(shade[order], int(inside.sum())).astype(np.uint8)
 
     image = Image.fromarray(canvas.reshape(pixels, pixels), mode="P")
-    image.putpalette([int(c[i : i + 2], 16) for c in (*CATEGORIES, OTHER) for i in (1, 3, 5)])
+    palette = (*CATEGORIES, OTHER, "#ffffff")  # the last is the ground, which is not shown
+    image.putpalette([int(colour[i : i + 2], 16) for colour in palette for i in (1, 3, 5)])
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", transparency=ground, optimize=True)
+    image.save(buffer, "PNG", transparency=ground, compress_level=9)
     return buffer.getvalue()
 
 
@@ -144,18 +147,20 @@ def anchors(
     """Return where each named colour's number goes: (position in the legend, x, y in 0…1).
 
     The place is the cell nearest to the median of its name, so the number lies on its cells
-    even where those form a ring.
+    even where those form a ring. A number that would cover that of a commoner name is left out.
     """
     frame = place(xy)
     codes = column.codes[frame.drawn]
-    found = []
+    found: list[tuple[int, float, float]] = []
     for position, (name, _, _) in enumerate(colours.entries):
         mine = np.flatnonzero(codes == column.names.index(name))
         if len(mine) == 0:
             continue
         x, y = frame.column[mine], frame.row[mine]
         nearest = int(np.argmin((x - np.median(x)) ** 2 + (y - np.median(y)) ** 2))
-        found.append((position, float(x[nearest]) / PIXELS, float(y[nearest]) / PIXELS))
+        at = (position, float(x[nearest]) / PIXELS, float(y[nearest]) / PIXELS)
+        if all(abs(at[1] - left) > 0.05 or abs(at[2] - top) > 0.045 for _, left, top in found):
+            found.append(at)
     return tuple(found)
 
 

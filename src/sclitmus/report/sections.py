@@ -8,10 +8,11 @@ import polars as pl
 from sclitmus.report import scatter
 from sclitmus.report.cards import PARTS
 from sclitmus.report.content import DatasetInfo, Projection, ReportData
-from sclitmus.report.figures import amount, interval, number, per_type, role_of
+from sclitmus.report.figures import per_type, role_of
 from sclitmus.report.grid import Cell, Column, Table
+from sclitmus.report.numbers import amount, interval, number
 from sclitmus.report.tables import metric_order
-from sclitmus.report.verdicts import spoken
+from sclitmus.report.verdicts import sentence_case, spoken
 from sclitmus.stats.pooled import POOLED
 
 MOST_TYPES = 30
@@ -53,13 +54,12 @@ class TaskPart:
     absent: tuple[tuple[str, str], ...]
     types: Table | None
     ranks: Table | None
-    cost: Table | None
 
 
-def method_cell(data: ReportData, method: str) -> Cell:
-    """Return the cell that names a method and the part it plays."""
+def method_cell(data: ReportData, method: str, *, part: bool = True) -> Cell:
+    """Return the cell that names a method and, on request, the part it plays."""
     role = role_of(data, method)
-    note = PARTS[data.cards[method].part]
+    note = PARTS[data.cards[method].part] if part else ""
     return Cell(data.names[method], icon=_MARK[role], tone=f"role-{role}", note=note)
 
 
@@ -88,7 +88,6 @@ def task_part(data: ReportData, dataset: str, task: str) -> TaskPart:
         _absent(data, dataset, task, card.headline),
         types_table(data, dataset, task),
         ranks_table(data, dataset, task),
-        cost_table(data, dataset, task),
     )
 
 
@@ -125,7 +124,7 @@ def _main_table(data: ReportData, dataset: str, task: str, metrics: list[str]) -
             p = effect.get("p_holm")
             cells.append(Cell(number(p), p))
         rows.append(tuple(cells))
-    caption = f"{spoken(task).capitalize()} on {dataset}: scores with 95% intervals, best first"
+    caption = f"{sentence_case(spoken(task))} on {dataset}: scores with 95% intervals, best first"
     return Table(caption, tuple(columns), tuple(rows))
 
 
@@ -141,7 +140,7 @@ def _values_table(data: ReportData, dataset: str, task: str, metrics: list[str])
             cells.append(Cell(number(value), value))  # type: ignore[arg-type]  # a float column
         rows.append(tuple(cells))
     return Table(
-        f"{spoken(task).capitalize()} on {dataset}: every other metric",
+        f"{sentence_case(spoken(task))} on {dataset}: every other metric",
         (Column("Method", "text"), *(_metric_column(data, m) for m in metrics)),
         tuple(rows),
     )
@@ -172,7 +171,7 @@ def _absent(
         pl.col("task") == task,
         pl.col("status") != "ok",
     )
-    found = {}
+    found: dict[str, str] = {}
     scored = data.scores(dataset, task, headline).drop_nulls("value")["method"].to_list()
     for row in rows.iter_rows(named=True):
         if row["method"] not in scored:
@@ -231,7 +230,7 @@ def ranks_table(data: ReportData, dataset: str, task: str) -> Table | None:
         low, high = row["rank_low"], row["rank_high"]
         between = "–" if low is None or high is None else f"{low:g} to {high:g}"
         cells = [
-            method_cell(data, row["method"]),
+            method_cell(data, row["method"], part=False),
             Cell(f"{row['rank']:g}", row["rank"]),
             Cell(between, low),
             Cell(str(row["group"])),
@@ -242,43 +241,42 @@ def ranks_table(data: ReportData, dataset: str, task: str) -> Table | None:
         rows.append(tuple(cells))
     where = "all datasets" if dataset == POOLED else dataset
     return Table(
-        f"{spoken(task).capitalize()} on {where}: methods of one tie group cannot be told apart",
+        f"{sentence_case(spoken(task))} on {where}: methods of one tie group cannot be told apart",
         (
             Column("Method", "text"),
             Column("Rank"),
             Column("95% interval"),
             Column("Tie group"),
-            *((Column("Chance to be best"),) if chances else ()),
+            *((Column("Chance best"),) if chances else ()),
         ),
         tuple(rows),
     )
 
 
-def cost_table(data: ReportData, dataset: str, task: str) -> Table | None:
-    """Return seconds and memory beside the headline score."""
+def cost_table(data: ReportData, dataset: str) -> Table | None:
+    """Return seconds and memory beside the headline scores they bought."""
     cost = data.cost.filter(pl.col("dataset") == dataset)
     if cost.is_empty():
         return None
-    card = next(t for t in data.tasks if t.id == task)
-    scores = _rows(data, dataset, task, card.headline)
+    scores = {t.headline: _rows(data, dataset, t.id, t.headline) for t in data.tasks}
     rows = []
     for row in cost.sort("seconds", nulls_last=True).iter_rows(named=True):
-        value = scores.get(row["method"], {}).get("value")
-        rows.append(
-            (
-                method_cell(data, row["method"]),
-                Cell(amount(row["seconds"]), row["seconds"]),
-                Cell(amount(row["peak_rss_mb"]), row["peak_rss_mb"]),
-                Cell(number(value), value),  # type: ignore[arg-type]  # a float column
-            )
-        )
+        cells = [
+            method_cell(data, row["method"]),
+            Cell(amount(row["seconds"]), row["seconds"]),
+            Cell(amount(row["peak_rss_mb"]), row["peak_rss_mb"]),
+        ]
+        for values in scores.values():
+            value = values.get(row["method"], {}).get("value")
+            cells.append(Cell(number(value), value))  # type: ignore[arg-type]  # a float column
+        rows.append(tuple(cells))
     return Table(
         f"Cost of embedding {dataset}, fastest first",
         (
             Column("Method", "text"),
             Column("Seconds"),
             Column("Peak memory, MB"),
-            _metric_column(data, card.headline),
+            *(_metric_column(data, headline) for headline in scores),
         ),
         tuple(rows),
     )

@@ -7,7 +7,7 @@ import polars as pl
 
 from sclitmus.errors import StudyError
 from sclitmus.report.content import ReportData
-from sclitmus.report.figures import interval, number
+from sclitmus.report.numbers import interval, number
 
 _LATEX = {
     "\\": r"\textbackslash{}",

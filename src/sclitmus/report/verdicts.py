@@ -1,12 +1,13 @@
 """The first screen: what the study found, in words."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from sclitmus.report.content import ReportData
-from sclitmus.report.figures import interval
+from sclitmus.report.numbers import interval
 from sclitmus.stats.pooled import POOLED
 
 
@@ -144,12 +145,16 @@ def _blocks(data: ReportData, verdicts: pl.DataFrame) -> tuple[Block, ...]:
     found = []
     for task in data.tasks:
         mine = verdicts.filter(pl.col("task") == task.id)
+        best: dict[str, tuple[float, float]] = {}
+        for row in mine.iter_rows(named=True):
+            lead = -math.inf if row["difference"] is None else row["difference"]
+            place = (order.get(row["verdict"], len(order)), -lead)
+            best[row["method"]] = min(best.get(row["method"], place), place)
         rows = sorted(
             mine.iter_rows(named=True),
             key=lambda row: (
+                best[row["method"]],
                 datasets.get(row["dataset"], -1),
-                order.get(row["verdict"], len(order)),
-                -(row["difference"] if row["difference"] is not None else float("-inf")),
             ),
         )
         reach = max(widest, 2.5 * task.margin) * 1.05
@@ -173,6 +178,7 @@ def _row(data: ReportData, row: Mapping[str, object], margin: float, reach: floa
     )
     skill = skills.row(0, named=True) if len(skills) else {}
     note = str(row.get("note") or "")
+    note = f"{sentence_case(note).rstrip('.')}." if note else ""
     return Row(
         dataset="all datasets" if row["dataset"] == POOLED else str(row["dataset"]),
         method=data.names.get(str(row["method"]), str(row["method"])),
@@ -242,22 +248,28 @@ def summary(data: ReportData) -> tuple[str, ...]:
                 everywhere = len(where) == len(data.datasets) or where == [POOLED]
                 place = "" if everywhere or not several else f" on {_listed(where, 4)}"
                 names.append(f"{data.names.get(method, method)}{place}")
-            parts.append(f"{_listed(names)} {_predicate(word, len(names))}")
+            parts.append(_said(word, names))
             if len(said) == 1 and len(mine) == 1:
                 parts[-1] += _against(data, said.row(0, named=True))
         if parts:
-            sentences.append(f"{spoken(task.id).capitalize()}: {'; '.join(parts)}.")
+            sentences.append(f"{sentence_case(spoken(task.id))}: {'; '.join(parts)}.")
     if lead.is_empty():
         sentences.append("There is no verdict: nothing has a score that can be compared.")
     return (*sentences, _scope(data))
 
 
-def _predicate(word: str, n: int) -> str:
-    one, many = {
-        "clears the bar": ("clears the bar", "clear the bar"),
-        "cannot say": ("cannot be told from the bar", "cannot be told from the bar"),
-    }.get(word, (f"is {word}", f"are {word}"))
-    return one if n == 1 else many
+def _said(word: str, names: list[str]) -> str:
+    if word == "cannot say":
+        clear = "clears" if len(names) == 1 else "clear"
+        return f"it cannot be said whether {_listed(names)} {clear} the bar"
+    if word == "clears the bar":
+        return f"{_listed(names)} {'clears' if len(names) == 1 else 'clear'} the bar"
+    return f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {word}"
+
+
+def sentence_case(text: str) -> str:
+    """Return the text with a large first letter and the others as they are."""
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _against(data: ReportData, row: Mapping[str, object]) -> str:

@@ -1,1 +1,1 @@
-"""Study → plan → execute: trials in processes of their own, results in a content-addressed store."""
+"""Study → plan → execute: trials in processes of their own, results in a store of hashes."""

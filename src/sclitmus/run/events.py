@@ -1,10 +1,12 @@
 """What a run reports while it runs. Nothing is printed here: the CLI and notebooks do that."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from sclitmus.run.plan import Plan
 
+Worst = Literal["ok", "not_applicable", "failed"]
 Activity = Literal["waiting", "embedding", "scoring", "projecting"]
 
 
@@ -39,13 +41,14 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """A job is over. `status` is the worst of its trials."""
+    """A job is over. `status` is the worst of its trials; `log` has what it printed, if anything."""
 
     dataset: str
     method: str
     seed: int
-    status: Literal["ok", "not_applicable", "failed"]
+    status: Worst
     note: str
+    log: Path
     seconds: float
 
 

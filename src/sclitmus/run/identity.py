@@ -57,7 +57,9 @@ class Fingerprint:
     @cached_property
     def embeddings(self) -> Mapping[str, str]:
         return {
-            name: digest(name, str(z.shape), hashlib.sha256(np.ascontiguousarray(z)).hexdigest())
+            name: digest(
+                name, str(z.shape), hashlib.sha256(np.ascontiguousarray(z).data).hexdigest()
+            )
             for name, z in sorted(self.dataset.embeddings.items())
         }
 
@@ -65,13 +67,15 @@ class Fingerprint:
 def seen_by(card: MethodCard, dataset: Dataset) -> Dataset:
     """Return the dataset as a method may see it.
 
-    Labels are there only for controls whose card says so; ready-made embeddings only for
-    methods of kind ``supplied``, which are what hands them on.
+    Labels are there only for controls whose card says so, ready-made embeddings only for the
+    methods that hand one on: of kind ``supplied``, with its ``name`` among their params.
     """
     visible = dataset if card.sees_labels else dataset.without(LABEL_ROLE)
-    if card.kind == "supplied":
-        return visible
-    return replace(visible, embeddings={})
+    return visible if _hands_on(card) else replace(visible, embeddings={})
+
+
+def _hands_on(card: MethodCard) -> str:
+    return str(card.params.get("name", "")) if card.kind == "supplied" else ""
 
 
 def embedding_key(card: MethodCard, code: str, fingerprint: Fingerprint, seed: int) -> str:
@@ -85,14 +89,8 @@ def embedding_key(card: MethodCard, code: str, fingerprint: Fingerprint, seed: i
         Has no part in the key of a deterministic method.
     """
     roles = [
-        value
-        for name, value in fingerprint.roles.items()
-        if card.sees_labels or name != LABEL_ROLE
+        value for name, value in fingerprint.roles.items() if card.sees_labels or name != LABEL_ROLE
     ]
-    embeddings: Iterable[str] = ()
-    if card.kind == "supplied":
-        own = fingerprint.embeddings.get(str(card.params.get("name", card.id)))
-        embeddings = fingerprint.embeddings.values() if own is None else (own,)
     return digest(
         f"embedding {EMBEDDING_VERSION}",
         card.fingerprint,
@@ -100,8 +98,7 @@ def embedding_key(card: MethodCard, code: str, fingerprint: Fingerprint, seed: i
         "" if card.deterministic else str(seed),
         fingerprint.counts,
         *roles,
-        "embeddings",
-        *embeddings,
+        fingerprint.embeddings.get(_hands_on(card), "") if _hands_on(card) else "",
     )
 
 

@@ -13,10 +13,10 @@ import signal
 import sys
 import threading
 import time
-import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sclitmus.errors import StoreError
+from sclitmus.run.attempt import Absent, attempt
 
 GRACE = 5.0  # seconds a process may take to leave once it has answered
 
@@ -103,17 +104,15 @@ def each_in_its_own_process(
     try:
         while True:
             while len(running) < at_once and (call := next(queue, None)) is not None:
-                try:
-                    running.append(_start(call, context))
-                except Exception as error:  # noqa: BLE001 - a user's object that does not pickle
-                    if isinstance(error, StoreError):
-                        raise
-                    yield Broke(call, f"cannot be sent to a process: {summary(error)}", 0.0)
+                process = attempt(partial(_start, call, context))
+                if isinstance(process, Absent):  # a user's object that does not pickle
+                    yield Broke(call, f"cannot be sent to a process: {process.note}", 0.0)
                     continue
+                running.append(process)
                 yield Started(call)
             if not running:
                 return
-            wait([c for r in running for c in (r.process.sentinel, *r.open_connections())], 1.0)
+            wait([end for one in running for end in one.ends()], timeout=1.0)
             for one in list(running):
                 yield from one.hear()
                 if one.over():
@@ -136,8 +135,9 @@ class _Running:
     answered_at: float = 0.0
     closed: bool = False
 
-    def open_connections(self) -> list[Connection]:
-        return [] if self.closed else [self.connection]
+    def ends(self) -> list[Connection | int]:
+        """What becomes readable when there is something to hear."""
+        return [self.process.sentinel] if self.closed else [self.process.sentinel, self.connection]
 
     def hear(self) -> Iterator[Said]:
         try:
@@ -228,20 +228,24 @@ def _live(
     os.environ.update(environ)
     limit_threads(threads)
     try:
-        import cloudpickle
-
-        function, arguments = cloudpickle.loads(payload)
-        value = function(*arguments, lambda word: connection.send(("said", word)))
-        connection.send(("returned", value))
+        value = attempt(lambda: _call(payload, connection))
+        if isinstance(value, Absent):
+            connection.send(("raised", value.note))
+        else:
+            connection.send(("returned", value))
     except StoreError as error:
         connection.send(("store error", (error.seen, error.needed, error.remedy)))
-    except BaseException as error:  # noqa: BLE001 - SystemExit too: a method may call exit()
-        traceback.print_exc()
-        connection.send(("raised", summary(error)))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         connection.close()
+
+
+def _call(payload: bytes, connection: Connection) -> Any:
+    import cloudpickle
+
+    function, arguments = cloudpickle.loads(payload)
+    return function(*arguments, lambda word: connection.send(("said", word)))
 
 
 def _leave_with_parent() -> None:
@@ -267,20 +271,16 @@ def _print_to(log: Path) -> None:
 
 def limit_threads(n: int) -> None:
     """Let numerical libraries of this process use `n` threads, loaded yet or not."""
-    for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM", "POLARS_MAX"):
-        os.environ[f"{name}_NUM_THREADS" if name != "POLARS_MAX" else "POLARS_MAX_THREADS"] = str(n)
-    from threadpoolctl import threadpool_limits
+    for library in ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB"):
+        os.environ[f"{library}_NUM_THREADS"] = str(n)
+    os.environ["POLARS_MAX_THREADS"] = str(n)
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no stubs
 
     threadpool_limits(limits=n)
     if "numba" in sys.modules:
         sys.modules["numba"].config.reload_config()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(n)
-
-
-def summary(error: BaseException) -> str:
-    """Name an exception and what it says, in one paragraph."""
-    return f"{type(error).__name__}: {error}"[:2000]
 
 
 def _epitaph(exitcode: int | None) -> str:

@@ -1,6 +1,5 @@
 """From names to objects: the one place where a study's ids are looked up and its files read."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,7 +9,6 @@ from jaxtyping import Float32
 from sclitmus import catalog
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import CellEmbedder, MethodCard
-from sclitmus.core.task import Task
 from sclitmus.errors import StudyError
 from sclitmus.run.identity import Fingerprint, code_of
 from sclitmus.run.study import DatasetSpec, MethodSpec, Study
@@ -43,7 +41,9 @@ class Renamed:
 
     @property
     def card(self) -> MethodCard:
-        return replace(self.method.card, id=self.name, title=f"{self.method.card.title} ({self.name})")
+        return replace(
+            self.method.card, id=self.name, title=f"{self.method.card.title} ({self.name})"
+        )
 
     def fit(self, train: Dataset, rng: np.random.Generator) -> Self:
         return replace(self, method=self.method.fit(train, rng))
@@ -89,8 +89,6 @@ def resolve(study: Study) -> Resolved:
 
 
 def _dataset(spec: DatasetSpec) -> Dataset:
-    from sclitmus.data.read import read
-
     settings: dict[str, Any] = {
         name: getattr(spec, name)
         for name in ("label", "batch", "donor", "roles", "counts", "organism", "obs")
@@ -99,7 +97,12 @@ def _dataset(spec: DatasetSpec) -> Dataset:
     if spec.invert_lognorm:
         settings["invert_lognorm"] = True
     if spec.path is not None:
-        return read(spec.path, id=spec.id or None, embeddings=spec.embeddings, **settings)
+        from sclitmus.data.read import read
+
+        dataset: Dataset = read(
+            spec.path, id=spec.id or None, embeddings=spec.embeddings, **settings
+        )
+        return dataset
     if settings:
         raise StudyError(
             f"dataset {spec.id!r} is not read from a file, but {', '.join(settings)} is set",
@@ -107,10 +110,8 @@ def _dataset(spec: DatasetSpec) -> Dataset:
             "remove them, or give the file with path = …",
         )
     if spec.dataset is None:
-        dataset = catalog.load_dataset(spec.id)
-    else:
-        dataset = replace(spec.dataset, id=spec.id or spec.dataset.id)
-    return dataset
+        return catalog.load_dataset(spec.id)
+    return replace(spec.dataset, id=spec.id or spec.dataset.id)
 
 
 def _method(spec: MethodSpec) -> Chosen:
@@ -124,16 +125,16 @@ def _method(spec: MethodSpec) -> Chosen:
     if spec.object is not None:
         chosen = Chosen(spec.object, code_of(spec.object))
     elif spec.command:
-        chosen = Chosen(_command(spec))
+        chosen = Chosen(_command(spec))  # a program's version is its settings' to tell
     else:
         chosen = Chosen(catalog.load_method(spec.id, **spec.params))
     return Chosen(Renamed(chosen.object, spec.name), chosen.code) if spec.name else chosen
 
 
 def _command(spec: MethodSpec) -> CellEmbedder:
-    from sclitmus.baselines.command import Command
+    from sclitmus.baselines.external import External
 
-    return Command(spec.id, spec.command)
+    return External(spec.command, id=spec.id or "external")
 
 
 def _brought(name: str) -> Chosen:

@@ -2,24 +2,24 @@
 
 import io
 import math
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float32
 
 from sclitmus.core.dataset import Dataset
-from sclitmus.core.record import Score, Status
+from sclitmus.core.record import Score
 from sclitmus.core.rng import rng_for
 from sclitmus.core.split import Split
 from sclitmus.core.task import Task
-from sclitmus.errors import NotApplicable, StoreError, TaskError
+from sclitmus.errors import TaskError
+from sclitmus.run.attempt import Absent, attempt
 from sclitmus.run.identity import Fingerprint, scores_key
 from sclitmus.run.plan import splits_of
-from sclitmus.run.processes import summary
 from sclitmus.run.resolve import Chosen
-from sclitmus.run.store import Artifact, Store
+from sclitmus.run.store import Artifact, Store, whole
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,6 @@ class ScoreRow:
 
     split: str
     score: Score
-
-
-@dataclass(frozen=True)
-class Absent:
-    """Why there are no scores at all."""
-
-    status: Status
-    note: str
 
 
 Answer = tuple[ScoreRow, ...] | Absent
@@ -73,11 +65,9 @@ def score_embedding(
         if isinstance(found, Artifact):
             answers[id] = read_scores(found)
             continue
-        try:
-            splits = splits_of(task, fingerprint)
-            _must_be(planned, splits, id)
-        except Exception as error:
-            answers[id] = _failure(error)
+        splits = attempt(partial(_splits_as_planned, task, fingerprint, planned))
+        if isinstance(splits, Absent):
+            answers[id] = splits
             continue
         keys[id], rows[id] = key, []
         for split in splits:
@@ -86,16 +76,20 @@ def score_embedding(
         say(i, len(asked))
         for task in askers:
             id = task.card.id
-            if id not in answers:  # else it failed on an earlier split
-                try:
-                    rows[id] += _score(task, fingerprint.dataset, split, z)
-                except Exception as error:
-                    answers[id] = _failure(error)
-    for id, scored in rows.items():
-        if id not in answers:
-            answers[id] = tuple(scored)
-            if all(row.score.status != "failed" for row in scored):
-                store.put("scores", keys[id], lambda sink, s=scored: sink.write(_parquet(s)))
+            if id in answers:  # it failed on an earlier split
+                continue
+            scored = attempt(partial(_score, task, fingerprint.dataset, split, z))
+            if not isinstance(scored, Absent):
+                rows[id] += scored
+            elif scored.status == "failed":
+                answers[id] = scored
+            else:
+                absent = rows_without_scores(task, scored)
+                rows[id] += [replace(row, split=split.name) for row in absent]
+    for id in rows.keys() - answers.keys():
+        answers[id] = tuple(rows[id])
+        if all(row.score.status != "failed" for row in rows[id]):
+            store.put("scores", keys[id], whole(_parquet(rows[id])))
     return answers
 
 
@@ -136,12 +130,8 @@ def _parquet(rows: Sequence[ScoreRow]) -> bytes:
 def _score(
     task: Task, dataset: Dataset, split: Split, z: Float32[np.ndarray, "n_cells d"]
 ) -> tuple[ScoreRow, ...]:
-    try:
-        rng = rng_for(0, "run", task.card.id, split.key)  # the same for every method and seed
-        scores = task.score(task.run(z, dataset, split, rng))
-    except NotApplicable as refusal:
-        absent = rows_without_scores(task, Absent("not_applicable", refusal.reason))
-        return tuple(replace(row, split=split.name) for row in absent)
+    rng = rng_for(0, "run", task.card.id, split.key)  # the same for every method and seed
+    scores = task.score(task.run(z, dataset, split, rng))
     unanswered = task.metrics.keys() - {score.metric for score in scores}
     if unanswered:
         raise TaskError(
@@ -158,19 +148,14 @@ def _finite(score: Score) -> Score:
     return replace(score, value=None, status="failed", note=f"the metric gave {score.value}")
 
 
-def _must_be(planned: Sequence[str], drawn: Sequence[Split], task: str) -> None:
+def _splits_as_planned(
+    task: Task, fingerprint: Fingerprint, planned: Sequence[str]
+) -> tuple[Split, ...]:
+    drawn = splits_of(task, fingerprint)
     if tuple(split.key for split in drawn) != tuple(planned):
         raise TaskError(
-            f"{task} drew other splits than a moment ago from the same random stream",
+            f"{task.card.id} drew other splits than a moment ago from the same random stream",
             "splits that depend on the dataset and the stream alone",
             "draw all randomness in splits() from its rng",
         )
-
-
-def _failure(error: Exception) -> Absent:
-    if isinstance(error, StoreError):
-        raise error
-    if isinstance(error, NotApplicable):
-        return Absent("not_applicable", error.reason)
-    traceback.print_exc()
-    return Absent("failed", summary(error))
+    return drawn

@@ -1,8 +1,10 @@
 """One copy of a dataset on disk that every worker maps into memory instead of reading its own."""
 
 import pickle
-from collections.abc import Mapping
-from dataclasses import replace
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,37 @@ from sclitmus.run.identity import Fingerprint
 from sclitmus.run.store import explain
 
 COUNTS = ("data", "indices", "indptr")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The datasets that jobs of a run need: each is put there for its first job and removed
+    after its last."""
+
+    folder: Path
+    fingerprints: Mapping[str, Fingerprint]
+    jobs_left: Counter[str]
+
+    @classmethod
+    def of(
+        cls, folder: Path, fingerprints: Sequence[Fingerprint], datasets: Iterable[str]
+    ) -> "Shelf":
+        """Make an empty shelf in `folder` for jobs on these `datasets`, one id per job."""
+        return cls(folder, {f.dataset.id: f for f in fingerprints}, Counter(datasets))
+
+    def take(self, dataset: str) -> Path:
+        """Return where a dataset is, once it is there."""
+        place = self.folder / str(list(self.fingerprints).index(dataset))
+        if not place.exists():
+            save(self.fingerprints[dataset], place)
+        return place
+
+    def release(self, dataset: str) -> None:
+        """Say that a job is done with a dataset."""
+        self.jobs_left[dataset] -= 1
+        if self.jobs_left[dataset] == 0:
+            place = self.folder / str(list(self.fingerprints).index(dataset))
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def save(fingerprint: Fingerprint, folder: Path) -> None:
@@ -62,14 +95,9 @@ def load(folder: Path) -> Fingerprint:
     # Known already: neither is computed a second time in a worker.
     object.__setattr__(dataset, "_content_hash", hashes["content_hash"])
     fingerprint = Fingerprint(dataset)
-    fingerprint.__dict__.update(
-        {name: hashes[name] for name in ("counts", "roles", "embeddings")}
-    )
+    fingerprint.__dict__.update({name: hashes[name] for name in ("counts", "roles", "embeddings")})
     return fingerprint
 
 
 def _mapped(path: Path) -> np.ndarray:
-    if path.stat().st_size == 0:
-        return np.load(path)
-    array: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)
-    return np.asarray(array) if array.size else np.empty(array.shape, array.dtype)
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol, cast
+
+import numpy as np
 
 from sclitmus.errors import StoreError
 
@@ -78,7 +80,7 @@ class Store:
             for folder in (*SUFFIX, "locks", "tmp", "scratch"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
             if not version.exists():
-                replace_file(version, lambda sink: sink.write(f"{FORMAT}\n".encode()), root / "tmp")
+                replace_file(version, whole(f"{FORMAT}\n".encode()), root / "tmp")
             found = version.read_text(encoding="utf-8", errors="replace").strip()
         if found != str(FORMAT):
             raise StoreError(
@@ -140,7 +142,7 @@ class Store:
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             text = json.dumps(body | {"seal": _seal(body)}, indent=1, sort_keys=True)
-            replace_file(manifest, lambda sink: sink.write(text.encode()), tmp)
+            replace_file(manifest, whole(text.encode()), tmp)
         return Artifact(stage, key, payload, sha256, dict(meta or {}))
 
     def drop(self, stage: Stage, key: str) -> None:
@@ -220,6 +222,16 @@ def replace_file(path: Path, write: Callable[[Sink], object], tmp: Path) -> tupl
         raise
     _sync_folder(path.parent)
     return sink.size, sink.digest.hexdigest()
+
+
+def whole(data: bytes) -> Callable[[Sink], object]:
+    """Return the writer of these bytes."""
+    return lambda sink: sink.write(data)
+
+
+def npy(array: np.ndarray) -> Callable[[Sink], object]:
+    """Return the writer of an array in NumPy's own format."""
+    return lambda sink: np.save(cast(Any, sink), array, allow_pickle=False)
 
 
 class _HashingSink:

@@ -71,7 +71,7 @@ class MethodSpec:
     object
         A `core.method.CellEmbedder` made by the user.
     command
-        A command line that speaks the file contract, with ``{counts}`` and ``{embedding}``.
+        A command line that speaks the file contract, with ``{input}`` and ``{output}``.
     """
 
     id: str = ""
@@ -165,6 +165,7 @@ def _form() -> "type[BaseModel]":
     from pydantic import (
         BaseModel,
         ConfigDict,
+        Field,
         StrictBool,
         StrictFloat,
         StrictInt,
@@ -181,25 +182,27 @@ def _form() -> "type[BaseModel]":
         label: StrictStr | None = None
         batch: StrictStr | None = None
         donor: StrictStr | None = None
-        roles: dict[str, StrictStr] = {}
+        roles: dict[str, StrictStr] = Field(default_factory=dict)
         counts: StrictStr | None = None
         organism: StrictStr | None = None
         invert_lognorm: StrictBool = False
-        embeddings: dict[str, StrictStr] = {}
+        embeddings: dict[str, StrictStr] = Field(default_factory=dict)
         obs: StrictStr | None = None
 
     class MethodTable(Table):
         id: StrictStr
-        params: dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] = {}
+        params: dict[str, StrictBool | StrictInt | StrictFloat | StrictStr] = Field(
+            default_factory=dict
+        )
         name: StrictStr = ""
         command: StrictStr = ""
 
     class StudyTable(Table):
         name: StrictStr = ""
         datasets: list[DatasetTable]
-        methods: list[MethodTable] = []
+        methods: list[MethodTable] = Field(default_factory=list)
         tasks: list[StrictStr]
-        seeds: list[StrictInt] | StrictInt = [0]
+        seeds: list[StrictInt] | StrictInt = 1
         projections: StrictBool = True
 
         @field_validator("datasets", "methods", mode="before")
@@ -218,7 +221,7 @@ def _dataset(entry: dict[str, Any], folder: Path, path: Path) -> DatasetSpec:
         raise StudyError(
             f"a dataset of {path} has neither path nor id",
             "a file, or the id of a bundled dataset",
-            "add path = \"cells.h5ad\"; `sclitmus list datasets` shows the bundled ones",
+            'add path = "cells.h5ad"; `sclitmus list datasets` shows the bundled ones',
         )
     files = {
         name: str(folder / value) if (folder / value).exists() else value

@@ -2,7 +2,6 @@
 
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,13 @@ from jaxtyping import Float32
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import CellEmbedder
 from sclitmus.core.rng import rng_for
-from sclitmus.errors import MethodError, NotApplicable, StoreError
+from sclitmus.errors import MethodError, NotApplicable
 from sclitmus.run import scratch
+from sclitmus.run.attempt import Absent, attempt, failure
 from sclitmus.run.identity import LABEL_ROLE, failure_key, seen_by
-from sclitmus.run.processes import summary
 from sclitmus.run.resolve import Chosen
-from sclitmus.run.scoring import Absent, Answer, score_embedding
-from sclitmus.run.store import Artifact, Store
+from sclitmus.run.scoring import Answer, score_embedding
+from sclitmus.run.store import Artifact, Missing, Store, npy, whole
 
 Word = tuple[str, int, int]  # activity, done, total: see events.JobProgress
 
@@ -66,14 +65,13 @@ def do(job: Job, say: Callable[[Word], object]) -> JobResult:
     store = Store(job.store)
     with store.lock(job.key, on_wait=lambda: say(("waiting", 0, 1))):
         fingerprint = scratch.load(job.dataset)
-        made = store.find("embedding", job.key)
-        if not isinstance(made, Artifact):
+        made: Artifact | Missing | Absent = store.find("embedding", job.key)
+        if isinstance(made, Missing):
             say(("embedding", 0, 1))
-            z = _embedding(job, fingerprint.dataset)
-            if isinstance(z, Absent):
-                remember(store, job.key, "", z)
-                return JobResult(None, None, {c.object.card.id: z for c, _ in job.tasks})
-            made = store.put("embedding", job.key, *z)
+            made = _embedding(job, fingerprint.dataset)
+        if isinstance(made, Absent):
+            remember(store, job.key, "", made)
+            return JobResult(None, None, {c.object.card.id: made for c, _ in job.tasks})
         remember(store, job.key, "", None)
         answers = score_embedding(
             np.asarray(np.load(made.path, mmap_mode="c", allow_pickle=False)),
@@ -92,28 +90,23 @@ def remember(store: Store, key: str, task: str, absent: Absent | None) -> None:
     """Note that a trial failed, for a run that is told not to try it again; or that it did not."""
     key = failure_key(key, task)
     if absent is not None and absent.status == "failed":
-        store.put("failure", key, lambda sink: sink.write(b"{}"), {"note": absent.note})
+        store.put("failure", key, whole(b"{}"), {"note": absent.note})
     else:
         store.drop("failure", key)
 
 
-def _embedding(job: Job, dataset: Dataset) -> "tuple[Callable[[Any], object], dict[str, Any]] | Absent":
-    """Run the method: the payload's writer and its meta, or why there is no embedding."""
+def _embedding(job: Job, dataset: Dataset) -> Artifact | Absent:
+    """Run the method and store what it gives, or say why it gives nothing."""
     method: CellEmbedder = job.method.object
     card = method.card
     cells = seen_by(card, dataset)
     # The stream's name leaves out the data, so that a further obs column changes no draw.
     rng = rng_for(0 if card.deterministic else job.seed, "embed", card.id)
     begin = time.perf_counter()
-    try:
-        z = checked(method.fit(cells, rng).embed(cells), cells.n_cells, card.id)
-    except NotApplicable as refusal:
-        if refusal.reason == _refusal_of_labels(cells) and LABEL_ROLE in dataset.roles:
-            return Absent("failed", summary(_peeked(card.id)))
-        return Absent("not_applicable", refusal.reason)
-    except (Exception, SystemExit) as error:
-        traceback.print_exc()
-        return Absent("failed", summary(error))
+    z = attempt(lambda: checked(method.fit(cells, rng).embed(cells), cells.n_cells, card.id))
+    if isinstance(z, Absent):
+        peeked = z.note == _refusal_of_labels(cells) and LABEL_ROLE in dataset.roles
+        return failure(_peeked(card.id)) if peeked else z
     meta = {
         "seconds": time.perf_counter() - begin,
         "peak_rss_mb": peak_rss_mb(),
@@ -122,7 +115,7 @@ def _embedding(job: Job, dataset: Dataset) -> "tuple[Callable[[Any], object], di
         "seed": job.seed,
         "shape": list(z.shape),
     }
-    return (lambda sink: np.save(sink, z)), meta
+    return Store(job.store).put("embedding", job.key, npy(z), meta)
 
 
 def checked(z: Any, n_cells: int, method: str) -> Float32[np.ndarray, "n_cells d"]:
@@ -145,9 +138,9 @@ def checked(z: Any, n_cells: int, method: str) -> Float32[np.ndarray, "n_cells d
             f"a real matrix of shape ({n_cells}, d) with d of 1 or more",
             remedy,
         )
-    with np.errstate(over="ignore"):
-        z = np.ascontiguousarray(z, dtype=np.float32)
-    bad = np.flatnonzero(~np.isfinite(z).all(axis=1))
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+        rows: np.ndarray = np.ascontiguousarray(z, dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise MethodError(
             f"{method} gave NaN or infinite values in {len(bad)} of {n_cells} cells, "
@@ -155,7 +148,7 @@ def checked(z: Any, n_cells: int, method: str) -> Float32[np.ndarray, "n_cells d
             "finite values within the range of float32",
             remedy,
         )
-    return z
+    return rows
 
 
 def peak_rss_mb() -> float:

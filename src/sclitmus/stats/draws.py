@@ -10,6 +10,8 @@ from jaxtyping import Float64
 from sclitmus.stats.replicates import GROUP, Replicates, replicates
 
 Key = tuple[str, str, str]  # dataset, task, metric
+DRAWS_PER_SPREAD = 4
+"""How many draws share a drawn covariance, which costs df times as much as they do."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +68,93 @@ class Estimates:
         seeds = self.seed_sd[i] ** 2 + self.seed_sd[j] ** 2
         return self.value[i] - self.value[j], np.sqrt(sampling + seeds)
 
-    def noise(self, rng: np.random.Generator, n_draws: int) -> Float64[np.ndarray, "n_methods n"]:
-        """Draw errors of all methods' scores, jointly.
-
-        A multiplier bootstrap: each half-sample's deviation is weighted by a standard normal,
-        so a draw has exactly the estimated covariance. Each variance is itself uncertain, so
-        each component is divided by its own ``sqrt(chi-square / df)``: any single contrast has
-        the tails of Student's t (of the Behrens-Fisher distribution where seeds add theirs).
-        The second half of the draws mirrors the first, so they are exactly symmetric.
-        """
+    def draw(self, rng: np.random.Generator, n_draws: int) -> "Draws":
+        """Draw errors of all methods' scores, jointly; see `Draws`."""
         half = (n_draws + 1) // 2
         n_methods, n_splits = self.deviations.shape
-        sampling = self.deviations @ rng.standard_normal((n_splits, half))
-        sampling /= np.sqrt(rng.chisquare(self.df, half) / self.df)
-        seeds = rng.standard_normal((n_methods, half)) * self.seed_sd[:, None]
-        seeds /= np.sqrt(
+        n_spreads = (half + DRAWS_PER_SPREAD - 1) // DRAWS_PER_SPREAD
+        df = max(1, int(self.df))
+        normal = rng.standard_normal
+        chi = np.sqrt(
             rng.chisquare(self.seed_df[:, None], (n_methods, half)) / self.seed_df[:, None]
         )
-        drawn = sampling + seeds
-        return np.concatenate([drawn, -drawn], axis=1)
+        return Draws(
+            joint=self,
+            sampling=self.deviations @ normal((n_splits, half)),
+            scale=np.sqrt(rng.chisquare(self.df, half) / self.df),
+            seeds=self.seed_sd[:, None] * normal((n_methods, half)) / chi,
+            spreads=(self.deviations @ normal((n_splits, df * n_spreads))).reshape(
+                n_methods, df, n_spreads
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Errors that all methods' scores could have had, drawn jointly.
+
+    A multiplier bootstrap: each half-sample's deviation is weighted by a standard normal, so
+    the draws have exactly the estimated covariance. That covariance is itself uncertain, with
+    few half-samples (or seeds, or donors) very much so, and the draws carry that: each
+    component is divided by a drawn estimate of its own scale, which gives any single difference
+    the tails of Student's t (of the Behrens-Fisher distribution where seeds add their part).
+    Each draw stands for its mirror image too, so all is exactly symmetric.
+
+    Attributes
+    ----------
+    joint
+        What is drawn from.
+    sampling, seeds
+        Errors ``(n_methods, n)`` by sampling, before division, and by seeds, after it.
+    scale
+        Drawn scale of `sampling`, the same for all methods: for statistics of the scores.
+    spreads
+        Fresh half-samples ``(n_methods, df, n_spreads)``, from which the scale of each
+        difference is estimated anew: for tests of many differences at once. Each serves
+        `DRAWS_PER_SPREAD` draws.
+    """
+
+    joint: Estimates
+    sampling: Float64[np.ndarray, "n_methods n"]
+    seeds: Float64[np.ndarray, "n_methods n"]
+    scale: Float64[np.ndarray, "n"]
+    spreads: Float64[np.ndarray, "n_methods df n_spreads"]
+
+    @property
+    def scores(self) -> Float64[np.ndarray, "n_methods n_draws"]:
+        """Scores that all methods could have had; not clipped to a metric's bounds."""
+        error = self.sampling / self.scale + self.seeds
+        value = self.joint.value[:, None]
+        return np.concatenate([value + error, value - error], axis=1)
+
+    def pivots(
+        self, one: Sequence[int], other: Sequence[int]
+    ) -> Float64[np.ndarray, "n_pairs n_draws"]:
+        """Errors of ``value[one] - value[other]`` in units of their standard error.
+
+        All zero for two methods that move as one, whose difference has no error. Each pair is
+        divided by a scale of its own: with one scale for all, the largest of many pivots is
+        too small, and 28 pairs hold together in 93.6% where 95% are promised.
+        """
+        i, j = np.asarray(one, dtype=np.int64), np.asarray(other, dtype=np.int64)
+        _, sd = self.joint.differences(i.tolist(), j.tolist())
+        fresh = ((self.spreads[i] - self.spreads[j]) ** 2).mean(axis=1)
+        true = ((self.joint.deviations[i] - self.joint.deviations[j]) ** 2).sum(axis=1)
+        scale = np.sqrt(_divided(fresh, true[:, None], otherwise=1.0))
+        n_half = self.sampling.shape[1]
+        scale = np.tile(scale, DRAWS_PER_SPREAD)[:, :n_half]
+        error = (self.sampling[i] - self.sampling[j]) / scale + self.seeds[i] - self.seeds[j]
+        t = _divided(error, sd[:, None], otherwise=0.0)
+        return np.concatenate([t, -t], axis=1)
+
+
+def _divided(
+    top: Float64[np.ndarray, "n m"], bottom: Float64[np.ndarray, "n 1"], otherwise: float
+) -> Float64[np.ndarray, "n m"]:
+    column = np.broadcast_to(bottom, top.shape)
+    ratio = np.full_like(top, otherwise)
+    np.divide(top, column, out=ratio, where=column > 0)
+    return ratio
 
 
 def estimates(source: Replicates) -> dict[Key, Estimates]:
@@ -161,4 +231,4 @@ def draws(
     joint = estimates(replicates(records.filter(*here), splits)).get((dataset, task, metric))
     if joint is None:
         return (), np.empty((0, n_draws))
-    return joint.methods, joint.value[:, None] + joint.noise(rng, n_draws)
+    return joint.methods, joint.draw(rng, n_draws).scores

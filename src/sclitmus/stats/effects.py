@@ -12,7 +12,7 @@ best, Hsu 1984, doi:10.1214/aos/1176346586):
 
 A bootstrap of ``score - max(rival scores)`` itself, read off its percentiles, is not: among five
 equal rivals one always looks better than it is, in the data and again in each draw, and a model
-as good as all of them is called worse in half of all studies (docs/design/statistics.md).
+as good as all of them is called worse in a quarter of all studies (docs/design/statistics.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ import polars as pl
 from jaxtyping import Float64
 
 from sclitmus.core.rng import rng_for
-from sclitmus.stats.draws import Estimates, Key
+from sclitmus.stats.draws import Draws, Estimates, Key
 
 ALPHA = 0.05
 POWER = 0.80
@@ -89,62 +89,41 @@ class Difference:
         return -margin < self.inner_low and self.inner_high < margin
 
 
-def compare(
-    joint: Estimates,
-    noise: Float64[np.ndarray, "n_methods n_draws"],
-    one: int,
-    rivals: Sequence[int],
-) -> Difference:
+def compare(drawn: Draws, one: int, rivals: Sequence[int]) -> Difference:
     """Compare a method with the best of its rivals; one rival makes it a plain paired t.
 
     Parameters
     ----------
-    joint
-        Estimates in which more is better.
-    noise
-        Draws from ``joint.noise``.
+    drawn
+        Draws from estimates in which more is better.
     one, rivals
-        Rows of `joint`.
+        Rows of them.
     """
-    index = np.asarray(rivals, dtype=np.int64)
-    difference, sd = joint.differences([one] * len(index), index.tolist())
-    t = pivots(noise[one] - noise[index], sd)
+    ones = [one] * len(rivals)
+    difference, sd = drawn.joint.differences(ones, rivals)
+    t = drawn.pivots(ones, rivals)
     ratio = _ratio(difference, sd)
     worst = t.max(axis=0)
-
-    def bounds(tail: float) -> tuple[float, float]:
-        each = np.quantile(t, 1 - tail, axis=1)
-        together = np.quantile(worst, 1 - tail)
-        return float((difference - each * sd).min()), float((difference + together * sd).min())
-
+    tails = [POWER, 1 - ALPHA, 1 - ALPHA / 2]
+    each = np.quantile(t, tails, axis=1)
+    together = each[:, 0] if len(rivals) == 1 else np.quantile(worst, tails)
+    lows = (difference - each * sd).min(axis=1)
+    highs = (difference + together[:, None] * sd).min(axis=1)
     n_more = t.shape[1] + 1  # the estimate itself counts as a draw, so that p is never 0
     p_above = ((t >= ratio[:, None]).sum(axis=1).max() + 1) / n_more
     p_below = ((worst >= -ratio.min()).sum() + 1) / n_more
     rival = int(difference.argmin())
-    low, high = bounds(ALPHA / 2)
-    inner_low, inner_high = bounds(ALPHA)
-    found = np.quantile(t[rival], 1 - ALPHA / 2) + np.quantile(t[rival], POWER)
     return Difference(
         rival=rival,
         difference=float(difference[rival]),
         sd=float(sd[rival]),
-        low=low,
-        high=high,
-        inner_low=inner_low,
-        inner_high=inner_high,
+        low=float(lows[2]),
+        high=float(highs[2]),
+        inner_low=float(lows[1]),
+        inner_high=float(highs[1]),
         p=float(min(1.0, 2 * min(p_above, p_below))),
-        mde=float(found * sd[rival]),
+        mde=float((each[2, rival] + each[0, rival]) * sd[rival]),
     )
-
-
-def pivots(
-    noise: Float64[np.ndarray, "n_pairs n_draws"], sd: Float64[np.ndarray, "n_pairs"]
-) -> Float64[np.ndarray, "n_pairs n_draws"]:
-    """Noise in units of its standard error; 0 where methods move as one and there is none."""
-    column = np.broadcast_to(sd[:, None], noise.shape)
-    t = np.zeros_like(noise)
-    np.divide(noise, column, out=t, where=column > 0)
-    return t
 
 
 def _ratio(
@@ -210,15 +189,14 @@ def effects(
         if metric not in direction:
             continue
         better = raw.toward(direction[metric])
-        noise = better.noise(rng_for(seed, "statistics", dataset, task, metric), n_draws)
+        drawn = better.draw(rng_for(seed, "statistics", dataset, task, metric), n_draws)
         name, margin = headline.get(task, ("", None))
         about = {"dataset": dataset, "task": task, "metric": metric, "n_datasets": 1}
         for one, method in enumerate(better.methods):
             if part.get(method) in JUDGED:
                 rows += _rows(
                     about | {"method": method, "part": part[method]},
-                    better,
-                    noise,
+                    drawn,
                     one,
                     part,
                     margin if name == metric else None,
@@ -228,8 +206,7 @@ def effects(
 
 def _rows(
     about: Mapping[str, object],
-    joint: Estimates,
-    noise: Float64[np.ndarray, "n_methods n_draws"],
+    drawn: Draws,
     one: int,
     part: Mapping[str, str],
     margin: float | None,
@@ -237,13 +214,15 @@ def _rows(
     """All comparisons of one method."""
     rows: list[dict[str, object]] = []
     for kind in ("bar", "floor"):
-        rivals = [i for i, name in enumerate(joint.methods) if part.get(name) == kind and i != one]
+        rivals = [
+            i for i, name in enumerate(drawn.joint.methods) if part.get(name) == kind and i != one
+        ]
         if rivals:
-            found = compare(joint, noise, one, rivals)
-            rows.append(effect_row(about, f"best {kind}", joint, rivals, found, margin))
+            found = compare(drawn, one, rivals)
+            rows.append(effect_row(about, f"best {kind}", drawn.joint, rivals, found, margin))
         for rival in rivals:
-            found = compare(joint, noise, one, [rival])
-            rows.append(effect_row(about, kind, joint, [rival], found, margin))
+            found = compare(drawn, one, [rival])
+            rows.append(effect_row(about, kind, drawn.joint, [rival], found, margin))
     return rows
 
 

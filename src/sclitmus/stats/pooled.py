@@ -103,7 +103,7 @@ def _row(
     n_draws: int,
 ) -> dict[str, object]:
     rivals = list(range(1, len(joint.methods)))
-    found = compare(joint, joint.noise(rng, n_draws), 0, rivals)
+    found = compare(joint.draw(rng, n_draws), 0, rivals)
     row = effect_row(about, f"best {kind}", joint, rivals, found, margin)
     if int(str(about["n_datasets"])) < ENOUGH_DATASETS:
         row |= dict.fromkeys(("low", "high", "sd", "p", "equivalent", "mde"))

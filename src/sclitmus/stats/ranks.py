@@ -16,8 +16,8 @@ import polars as pl
 from jaxtyping import Bool, Float64, Int64
 
 from sclitmus.core.rng import rng_for
-from sclitmus.stats.draws import Estimates, Key, estimates_over_units
-from sclitmus.stats.effects import ALPHA, pivots
+from sclitmus.stats.draws import Draws, Estimates, Key, estimates_over_units
+from sclitmus.stats.effects import ALPHA
 from sclitmus.stats.pooled import ENOUGH_DATASETS, POOLED, dataset_values
 from sclitmus.stats.replicates import Replicates
 
@@ -65,12 +65,13 @@ class Ranking:
     p_best: Float64[np.ndarray, "n_methods"]
 
 
-def rank(joint: Estimates, noise: Float64[np.ndarray, "n_methods n_draws"]) -> Ranking:
-    """Rank methods; in `joint` more is better."""
+def rank(drawn: Draws) -> Ranking:
+    """Rank methods, from draws in which more is better."""
+    joint = drawn.joint
     n = len(joint.methods)
-    better = beats(joint, noise)
-    drawn = joint.value[:, None] + noise
-    best = drawn >= drawn.max(axis=0)
+    better = beats(drawn)
+    scores = drawn.scores
+    best = scores >= scores.max(axis=0)
     return Ranking(
         rank=1 + (joint.value[None, :] > joint.value[:, None]).sum(axis=1),
         low=1 + better.sum(axis=0),
@@ -80,10 +81,9 @@ def rank(joint: Estimates, noise: Float64[np.ndarray, "n_methods n_draws"]) -> R
     )
 
 
-def beats(
-    joint: Estimates, noise: Float64[np.ndarray, "n_methods n_draws"]
-) -> Bool[np.ndarray, "n_methods n_methods"]:
+def beats(drawn: Draws) -> Bool[np.ndarray, "n_methods n_methods"]:
     """Whether i is shown to be better than j, all pairs tested at once."""
+    joint = drawn.joint
     n = len(joint.methods)
     one, other = np.triu_indices(n, k=1)
     difference, sd = joint.differences(one.tolist(), other.tolist())
@@ -91,10 +91,10 @@ def beats(
     open_ = np.flatnonzero(sd > 0)
     while len(open_):
         # Pairs already told apart cannot be falsely told apart, so the others need less width.
-        largest = np.zeros(noise.shape[1])
-        for start in range(0, len(open_), 64):  # in blocks: 100 methods have 4950 pairs
-            pairs = open_[start : start + 64]
-            t = pivots(noise[one[pairs]] - noise[other[pairs]], sd[pairs])
+        largest = np.zeros(2 * drawn.sampling.shape[1])
+        for start in range(0, len(open_), 32):  # in blocks: 100 methods have 4950 pairs
+            pairs = open_[start : start + 32]
+            t = drawn.pivots(one[pairs].tolist(), other[pairs].tolist())
             np.maximum(largest, np.abs(t).max(axis=0), out=largest)
         told = np.abs(difference[open_]) > np.quantile(largest, 1 - ALPHA) * sd[open_]
         if not told.any():
@@ -155,7 +155,7 @@ def ranks(
             if ranked:
                 rng = rng_for(seed, "statistics", dataset, task, metric)
                 table = found.take(ranked)
-                ranking = rank(table, found.noise(rng, n_draws)[ranked])
+                ranking = rank(table.draw(rng, n_draws))
                 about = {"dataset": dataset, "task": task, "metric": metric}
                 sign = 1.0 if direction[metric] == "higher" else -1.0
                 rows += _rows(about, table, ranking, part, sign)

@@ -1,0 +1,441 @@
+"""What a notebook calls: `run` a question, `read` data, look at `Results`.
+
+The command line is a thin layer over these functions.
+"""
+
+import difflib
+import importlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+
+from sclitmus import catalog
+from sclitmus.core.dataset import Dataset
+from sclitmus.core.method import CellEmbedder
+from sclitmus.core.task import Task
+from sclitmus.data.read import read
+from sclitmus.errors import MethodError, StudyError
+from sclitmus.run.events import Event, ignore
+from sclitmus.run.execute import execute as execute_study
+from sclitmus.run.plan import Plan
+from sclitmus.run.plan import plan as plan_study
+from sclitmus.run.resolve import resolve
+from sclitmus.run.result import RunResult, load_result
+from sclitmus.run.store import Store
+from sclitmus.run.study import DatasetSpec, MethodSpec, Study, load_study
+from sclitmus.stats.analysis import Analysis, analyse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from sclitmus.report.content import ReportData
+    from sclitmus.testing.report import Check
+
+__all__ = ["Results", "check", "compare", "execute", "load", "plan", "read", "run", "study"]
+
+Source = "str | Path | AnnData | Dataset | Study"
+
+
+def run(
+    data: "str | Path | AnnData | Dataset | Study",
+    *,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    on_event: Callable[[Event], None] = ignore,
+    **settings: Any,
+) -> "Results":
+    """Assess methods on data, or run a study; the whole way from counts to a verdict.
+
+    Parameters
+    ----------
+    data
+        A file, an AnnData (never written into), a `Dataset`, the id of a bundled dataset, or a
+        `Study` or the path of one.
+    out
+        Folder for the store, the records and the report; ``sclitmus-NAME`` by default. Running
+        again with the same folder computes only what is missing.
+    jobs
+        Trials at the same time; by default one per core.
+    settings
+        What `study` takes: ``label``, ``batch``, ``donor``, ``methods``, ``tasks``, ``seeds``,
+        ``embeddings``, ``commands``, ``references`` …
+
+    Returns
+    -------
+    Results
+        Verdicts, frames and the report.
+
+    Raises
+    ------
+    SclitmusError
+        If the input cannot be used. A method that fails does not raise: see `Results.failures`.
+    """
+    asked = data if isinstance(data, Study) else study(data, **settings)
+    results = execute(asked, out or Path(f"sclitmus-{asked.name}"), jobs=jobs, on_event=on_event)
+    results.write()
+    return results
+
+
+def study(
+    data: "str | Path | AnnData | Dataset",
+    *,
+    label: str | None = None,
+    batch: str | None = None,
+    donor: str | None = None,
+    roles: Mapping[str, str] | None = None,
+    methods: Sequence[str | CellEmbedder] = (),
+    tasks: Sequence[str | Task] = (),
+    seeds: int | Sequence[int] = 1,
+    embeddings: Mapping[str, "str | Path | np.ndarray"] | None = None,
+    commands: Mapping[str, str] | None = None,
+    references: bool = True,
+    projections: bool = True,
+    counts: str | None = None,
+    obs: Path | None = None,
+    organism: str | None = None,
+    invert_lognorm: bool = False,
+    compat: str = "",
+    name: str = "",
+) -> Study:
+    """Put one dataset and the methods to assess on it into a study; nothing is computed.
+
+    Parameters
+    ----------
+    data
+        A file, an AnnData, a `Dataset`, the id of a bundled dataset, or a study file (.toml),
+        whose own settings then hold and to which `methods`, `tasks` and `commands` add.
+    label, batch, donor, roles
+        obs columns and the roles they play.
+    methods
+        Ids, ``"module:Class"`` or objects, beside the references that always run.
+    tasks
+        Ids or objects; by default every task whose columns are given.
+    seeds
+        How many repetitions, or which seeds, for methods that are not deterministic.
+    embeddings
+        Name -> file, ``"obsm:KEY"`` or array; each is assessed as a method.
+    commands
+        Name -> command line that turns ``{input}`` into ``{output}``.
+    references
+        Whether the tasks' simple methods and controls run too; without them no verdict is given.
+    compat
+        ``"scib"`` for the definitions of scib-metrics 0.5.10.
+    """
+    own = (
+        *(_method_spec(method) for method in methods),
+        *(MethodSpec(id=id, command=line) for id, line in (commands or {}).items()),
+    )
+    numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if isinstance(data, str | Path) and str(data).endswith(".toml"):
+        asked = load_study(data)
+        return replace(
+            asked,
+            methods=(*asked.methods, *own),
+            tasks=tuple(tasks) or asked.tasks,
+            seeds=asked.seeds if seeds == 1 else numbers,
+            references=references and asked.references,
+            projections=projections and asked.projections,
+            compat=compat or asked.compat,
+        )
+    dataset = _dataset(
+        data,
+        {"label": label, "batch": batch, "donor": donor} | dict(roles or {}),
+        embeddings or {},
+        counts=counts,
+        obs=obs,
+        organism=organism,
+        invert_lognorm=invert_lognorm,
+    )
+    return Study(
+        name=name or dataset.id,
+        datasets=(DatasetSpec(dataset=dataset),),
+        methods=(*(_brought(name) for name in dataset.embeddings), *own),
+        tasks=tuple(tasks) or _answerable(dataset),
+        seeds=numbers,
+        references=references,
+        projections=projections,
+        compat=compat,
+    )
+
+
+def plan(study: Study, out: str | Path) -> Plan:
+    """Say what `execute` would run, what is done already, what does not apply, and the cost."""
+    store = Path(out) / "store"
+    return plan_study(resolve(study), Store.open(store) if store.exists() else None)
+
+
+def execute(
+    study: Study,
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    on_event: Callable[[Event], None] = ignore,
+) -> "Results":
+    """Run what is missing of a study and return all of its results; see `run`."""
+    result = execute_study(study, out, jobs=jobs or default_jobs(), on_event=on_event)
+    return Results(result, Path(out))
+
+
+def default_jobs() -> int:
+    """One trial per core that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def load(folder: str | Path) -> "Results":
+    """Read the results of a finished run back from its folder; nothing is computed.
+
+    Raises
+    ------
+    StoreError
+        If there is no finished run in `folder`.
+    """
+    return Results(load_result(folder), Path(folder))
+
+
+def compare(folders: Iterable[str | Path], out: str | Path | None = None) -> "Results":
+    """Judge the methods of several runs together, as if they had been one.
+
+    A method that two runs share is taken from the first.
+
+    Raises
+    ------
+    StudyError
+        If fewer than two runs are given, or they scored different cells, so that a difference
+        between their methods would not be paired.
+    """
+    from sclitmus.run.merge import merge
+
+    paths = [Path(folder) for folder in folders]
+    merged = merge({str(path): load_result(path) for path in paths})
+    return Results(merged, Path(out) if out is not None else None)
+
+
+def check(
+    target: str | CellEmbedder, *, label: str | None = None, batch: str | None = None
+) -> "tuple[Check, ...]":
+    """Check a method (id, ``module:Class`` or object) or a data file against its contract."""
+    from sclitmus.testing import check_dataset, check_method
+
+    if isinstance(target, str) and Path(target).exists():
+        return check_dataset(read(target, label=label, batch=batch)).checks
+    spec = _method_spec(target)
+    method = spec.object if spec.object is not None else catalog.load_method(spec.id)
+    return check_method(method).checks
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run found: records, statistics, verdicts, and the report of them.
+
+    Attributes
+    ----------
+    result
+        Records, splits, cards, maps and provenance, as the run left them.
+    folder
+        Where the run's files are, or None for a comparison that is not written.
+    """
+
+    result: RunResult = field(repr=False)
+    folder: Path | None
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """All statistics: intervals, differences, skill, ranks and verdicts, each a frame."""
+        r = self.result
+        return analyse(r.records, r.splits, r.methods, r.tasks, r.metrics)
+
+    def verdict(self) -> pl.DataFrame:
+        """Return one row per dataset, task and method: the verdict, its numbers, and a sentence."""
+        return self.analysis.verdicts
+
+    def to_frame(self) -> pl.DataFrame:
+        """Return the records: one row per number, columns `core.record.RECORD_COLUMNS`."""
+        return self.result.records
+
+    def scores(self) -> pl.DataFrame:
+        """Return every score with its 95% interval."""
+        return self.analysis.intervals
+
+    def sentences(self) -> list[str]:
+        """Return the verdicts in words, contenders before simple methods."""
+        frame = self.verdict()
+        first = frame.filter(pl.col("part") == "contender")
+        return (first if len(first) else frame)["sentence"].to_list()
+
+    @property
+    def n_failed(self) -> int:
+        """How many trials failed; what is not applicable has not failed."""
+        return len(self.failures())
+
+    def failures(self) -> list[str]:
+        """Return a line per method, dataset and task that failed, with the reason."""
+        rows = (
+            self.result.records.filter(pl.col("status") == "failed")
+            .group_by("dataset", "method", "task", maintain_order=True)
+            .agg(pl.col("note").first())
+        )
+        return [f"{d} × {m}, {t}: {note}" for d, m, t, note in rows.iter_rows()]
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report as one self-contained HTML file and return its path."""
+        from sclitmus.report.page import write_report
+
+        return write_report(Path(path), self.report_data())
+
+    def report_data(self) -> "ReportData":
+        """Gather what the report shows."""
+        from sclitmus.report.content import report_data
+
+        return report_data(self.result, self.analysis)
+
+    def figures(self, folder: str | Path, format: Literal["svg", "png"] = "svg") -> list[Path]:
+        """Write every figure of the report to a folder."""
+        from sclitmus.report.figures import save_figures
+
+        return save_figures(self.report_data(), Path(folder), format)
+
+    def tables(self, folder: str | Path) -> list[Path]:
+        """Write verdicts, scores, differences and ranks as CSV, parquet and LaTeX."""
+        from sclitmus.report.tables import save_tables
+
+        return save_tables(self.report_data(), Path(folder))
+
+    @property
+    def report_path(self) -> Path | None:
+        """Where `write` puts the report."""
+        return None if self.folder is None else self.folder / "report.html"
+
+    def write(self) -> None:
+        """Write records, ``verdict.json`` and ``report.html`` to the folder.
+
+        Raises
+        ------
+        StoreError
+            If the disk is full or the folder not writable.
+        """
+        from sclitmus.run.store import write_text
+
+        if self.folder is None or self.report_path is None:
+            raise StudyError(
+                "these results have no folder", "a folder", "give one: compare(folders, out=…)"
+            )
+        self.result.save(self.folder)
+        verdict = {
+            "study": self.result.study,
+            "exit_status": self.result.exit_status,
+            "failures": self.failures(),
+            "verdicts": self.verdict().to_dicts(),
+            "environment": dict(self.result.environment),
+        }
+        write_text(self.folder / "verdict.json", json.dumps(verdict, indent=1, allow_nan=False))
+        self.report(self.report_path)
+
+    def _repr_html_(self) -> str:
+        """Show the verdicts in a notebook."""
+        rows = "".join(
+            f"<tr><td>{escape(d)}</td><td>{escape(t)}</td><td><b>{escape(v)}</b></td>"
+            f"<td style='text-align:left'>{escape(s)}</td></tr>"
+            for d, t, v, s in self.verdict()
+            .select("dataset", "task", "verdict", "sentence")
+            .iter_rows()
+        )
+        where = escape(str(self.report_path)) if self.report_path else ""
+        return f"<table><tbody>{rows}</tbody></table><p>{where}</p>"
+
+
+def _dataset(
+    data: "str | Path | AnnData | Dataset",
+    roles: Mapping[str, str | None],
+    embeddings: "Mapping[str, str | Path | np.ndarray]",
+    **settings: Any,
+) -> Dataset:
+    """Read the data, or say which settings make no sense for data that are not read."""
+    given = {name: column for name, column in roles.items() if column is not None}
+    bundled = isinstance(data, str) and data in catalog.datasets() and not Path(data).exists()
+    if isinstance(data, Dataset) or bundled:
+        dataset = data if isinstance(data, Dataset) else catalog.load_dataset(str(data))
+        wrong = [*given, *(name for name, value in settings.items() if value)]
+        if wrong:
+            raise StudyError(
+                f"{', '.join(wrong)} given for {dataset.id!r}, whose columns are settled",
+                "such settings only with a file or an AnnData",
+                "leave them out, or give the file",
+            )
+        return replace(dataset, embeddings={**dataset.embeddings, **_arrays(embeddings, dataset)})
+    if isinstance(data, str) and not Path(data).exists() and not Path(data).suffix:
+        close = difflib.get_close_matches(data, catalog.datasets(), n=1)
+        raise StudyError(
+            f"{data!r} is neither a file nor the id of a dataset",
+            f"a file, or one of: {', '.join(catalog.datasets())}",
+            f"did you mean {close[0]}?" if close else "check the path",
+        )
+    special = ("label", "batch", "donor")
+    return read(
+        data,
+        **{name: given.get(name) for name in special},
+        roles={name: column for name, column in given.items() if name not in special},
+        embeddings=embeddings,
+        **settings,
+    )
+
+
+def _arrays(
+    embeddings: "Mapping[str, str | Path | np.ndarray]", dataset: Dataset
+) -> Mapping[str, np.ndarray]:
+    from sclitmus.data.embeddings import load_embedding
+
+    return {name: load_embedding(name, source, dataset) for name, source in embeddings.items()}
+
+
+def _brought(name: str) -> MethodSpec:
+    from sclitmus.baselines.supplied import Supplied
+
+    return MethodSpec(object=Supplied(name))
+
+
+def _method_spec(method: str | CellEmbedder) -> MethodSpec:
+    if not isinstance(method, str):
+        return MethodSpec(object=method)
+    if ":" not in method:
+        return MethodSpec(id=method)
+    module, _, name = method.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise MethodError(
+            f"{method} cannot be loaded: {error}",
+            "module:Class, importable from the current folder or installed",
+            "check the spelling, or run with PYTHONPATH set to the folder of the module",
+        ) from error
+    return MethodSpec(object=made() if isinstance(made, type) else made)
+
+
+def _answerable(dataset: Dataset) -> tuple[str, ...]:
+    """Tasks whose columns the dataset has.
+
+    Raises
+    ------
+    StudyError
+        If there is none.
+    """
+    tasks = [id for id in catalog.tasks() if _lacks(id, dataset) == []]
+    if tasks:
+        return tuple(tasks)
+    raise StudyError(
+        f"{dataset.id!r} was read without the column of any role",
+        "the column of the cell types at least, and that of the batches for integration",
+        "add --label COLUMN and --batch COLUMN",
+    )
+
+
+def _lacks(task: str, dataset: Dataset) -> list[str]:
+    return [role for role in catalog.load_task(task).card.needs if role not in dataset.roles]

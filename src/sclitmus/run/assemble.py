@@ -1,0 +1,147 @@
+"""The records of a run, in the plan's order, from what the processes said and what is stored."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sclitmus.core.record import Record
+from sclitmus.run.attempt import Absent
+from sclitmus.run.plan import Plan, Trial
+from sclitmus.run.projection import projected_rows, read_projections
+from sclitmus.run.resolve import Resolved
+from sclitmus.run.result import (
+    PROJECTION_SCHEMA,
+    RunResult,
+    cells_frame,
+    dataset_infos,
+    methods_frame,
+    metrics_frame,
+    records_frame,
+    splits_frame,
+    tasks_frame,
+)
+from sclitmus.run.scoring import Answer, read_scores, rows_without_scores
+from sclitmus.run.store import Artifact, Missing, Store
+from sclitmus.run.worker import JobResult
+
+
+def assemble(
+    resolved: Resolved,
+    plan: Plan,
+    results: Mapping[Trial, JobResult],
+    projection_notes: Sequence[Mapping[str, str]],
+    store: Store,
+    environment: Mapping[str, Any],
+) -> RunResult:
+    """Put together what a run has found out.
+
+    Parameters
+    ----------
+    results
+        By embedding trial, of the jobs that ran just now; the others are in the store.
+    projection_notes
+        Why maps could not be drawn.
+    """
+    records = list(_records(resolved, plan, results, store))
+    maps, cells, notes = _maps(resolved, plan, store)
+    return RunResult(
+        study=resolved.study.name,
+        records=records_frame(records),
+        splits=splits_frame(plan),
+        projections=maps,
+        cells=cells,
+        projection_notes=(*notes, *projection_notes),
+        methods=methods_frame(resolved),
+        tasks=tasks_frame(resolved),
+        metrics=metrics_frame(resolved),
+        datasets=dataset_infos(resolved),
+        plan=plan,
+        environment=environment,
+        exit_status=1 if any(record.status == "failed" for record in records) else 0,
+    )
+
+
+def _records(
+    resolved: Resolved, plan: Plan, results: Mapping[Trial, JobResult], store: Store
+) -> Iterator[Record]:
+    tasks = {chosen.object.card.id: chosen.object for chosen in resolved.tasks}
+    cards = {c.id: c for c in (chosen.object.card for chosen in resolved.methods)}
+    for embed, scores in plan.jobs():
+        result = results.get(embed) or _from_store(embed, scores, store)
+        for trial in scores:
+            answer = result.answers.get(trial.task) or _unasked(trial)
+            if isinstance(answer, Absent):
+                answer = rows_without_scores(tasks[trial.task], answer)
+            for row in answer:
+                score = row.score
+                yield Record(
+                    study=resolved.study.name,
+                    dataset=trial.dataset,
+                    task=trial.task,
+                    method=trial.method,
+                    behaviour=cards[trial.method].behaviour,
+                    metric=score.metric,
+                    metric_version=score.metric_version,
+                    seed=trial.seed,
+                    split=row.split,
+                    unit=score.unit,
+                    value=score.value,
+                    status=score.status,
+                    note=score.note,
+                    seconds=result.seconds,
+                    peak_rss_mb=result.peak_rss_mb,
+                    key=embed.key,
+                )
+
+
+def _from_store(embed: Trial, scores: Sequence[Trial], store: Store) -> JobResult:
+    embedding = store.find("embedding", embed.key)
+    meta = embedding.meta if isinstance(embedding, Artifact) else {}
+    answers: dict[str, Answer] = {}
+    for trial in scores:
+        if trial.status == "cached":
+            found = store.find("scores", trial.key)
+            answers[trial.task] = (
+                # Whole when the plan was made a moment ago: someone is at the files.
+                Absent("failed", f"the stored scores were lost while running: {found.reason}")
+                if isinstance(found, Missing)
+                else read_scores(found)
+            )
+    return JobResult(meta.get("seconds"), meta.get("peak_rss_mb"), answers)
+
+
+def _unasked(trial: Trial) -> Absent:
+    return Absent("not_applicable" if trial.status == "not_applicable" else "failed", trial.reason)
+
+
+def _maps(
+    resolved: Resolved, plan: Plan, store: Store
+) -> tuple[pl.DataFrame, pl.DataFrame, list[dict[str, str]]]:
+    keys = {(t.dataset, t.method, t.seed): t.key for t in plan.trials if t.stage == "embed"}
+    rows_of = {}
+    parts = [pl.DataFrame(schema=PROJECTION_SCHEMA)]
+    notes = []
+    for fingerprint in resolved.datasets:
+        dataset = fingerprint.dataset.id
+        rows = projected_rows(fingerprint.dataset.n_cells)
+        drawn = [t for t in plan.trials if t.stage == "project" and t.dataset == dataset]
+        if not drawn:
+            continue
+        if len(rows) < fingerprint.dataset.n_cells:
+            text = f"maps show {len(rows):,} of {fingerprint.dataset.n_cells:,} cells, drawn once"
+            notes.append({"dataset": dataset, "method": "", "note": text})
+        rows_of[dataset] = rows
+        maps = read_projections(store, [keys[t.dataset, t.method, t.seed] for t in drawn])
+        for trial, xy in zip(drawn, maps, strict=True):
+            if xy is not None:
+                columns = {
+                    "dataset": np.full(len(rows), dataset),
+                    "method": np.full(len(rows), trial.method),
+                    "row": rows,
+                    "x": xy[:, 0],
+                    "y": xy[:, 1],
+                }
+                parts.append(pl.DataFrame(columns, schema=PROJECTION_SCHEMA))
+    return pl.concat(parts), cells_frame(resolved, rows_of), notes

@@ -1,0 +1,308 @@
+"""What a run leaves behind in its folder, and how it is read back: a new report runs nothing."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Int64
+
+from sclitmus.core.dataset import DatasetCard, Note
+from sclitmus.core.record import Record
+from sclitmus.core.task import TaskCard
+from sclitmus.errors import StoreError
+from sclitmus.run.plan import Plan, PlannedSplit, Trial
+from sclitmus.run.resolve import Resolved
+from sclitmus.run.store import explain, replace_file, whole
+
+FRAMES = ("records", "splits", "projections", "cells")
+NUMBERS = {"value": pl.Float64, "seconds": pl.Float64, "peak_rss_mb": pl.Float64, "seed": pl.Int64}
+RECORD_SCHEMA = {name: NUMBERS.get(name, pl.String) for name in Record.__dataclass_fields__}
+SPLIT_SCHEMA = {
+    "dataset": pl.String,
+    "task": pl.String,
+    "split": pl.String,
+    "weight": pl.Float64,
+    "n_test": pl.Int64,
+}
+PROJECTION_SCHEMA = {
+    "dataset": pl.String,
+    "method": pl.String,
+    "row": pl.Int64,
+    "x": pl.Float32,
+    "y": pl.Float32,
+}
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a report says about a dataset.
+
+    Attributes
+    ----------
+    columns
+        Role -> the obs column it was read from.
+    counts_of
+        Role -> name -> number of cells.
+    missing
+        Role -> number of cells without a name.
+    """
+
+    id: str
+    n_cells: int
+    n_genes: int
+    organism: str
+    card: DatasetCard
+    notes: tuple[Note, ...]
+    columns: Mapping[str, str]
+    counts_of: Mapping[str, Mapping[str, int]]
+    missing: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """All that a report is made of.
+
+    Attributes
+    ----------
+    records
+        One row per number, `core.record.RECORD_COLUMNS`, in the order of the plan.
+    splits
+        dataset, task, split, weight, n_test.
+    projections
+        dataset, method, row, x, y: the same rows of a dataset for every method.
+    cells
+        dataset, row, and the roles (label, batch …) of the rows in `projections`.
+    projection_notes
+        dataset, method, note: maps that could not be drawn, and what is to be known of others.
+    methods, tasks, metrics
+        One row per method, task and metric with what their cards say.
+    exit_status
+        0 if nothing failed, else 1. What is not applicable has not failed.
+    """
+
+    study: str
+    records: pl.DataFrame
+    splits: pl.DataFrame
+    projections: pl.DataFrame
+    cells: pl.DataFrame
+    projection_notes: tuple[Mapping[str, str], ...]
+    methods: pl.DataFrame
+    tasks: pl.DataFrame
+    metrics: pl.DataFrame
+    datasets: tuple[DatasetInfo, ...]
+    plan: Plan
+    environment: Mapping[str, Any]
+    exit_status: int
+
+    def save(self, out: Path) -> None:
+        """Write ``records.parquet`` … and ``run.json``, each of them whole or not at all.
+
+        Raises
+        ------
+        StoreError
+            If the disk is full or the folder not writable.
+        """
+        tmp = out / "store" / "tmp"
+        try:
+            for name in FRAMES:
+                buffer = io.BytesIO()
+                getattr(self, name).write_parquet(buffer)
+                data = buffer.getvalue()
+                replace_file(out / f"{name}.parquet", whole(data), tmp)
+            rest = {
+                "study": self.study,
+                "projection_notes": list(self.projection_notes),
+                **{
+                    name: getattr(self, name).to_dicts() for name in ("methods", "tasks", "metrics")
+                },
+                "datasets": [asdict(info) for info in self.datasets],
+                "trials": [asdict(trial) for trial in self.plan.trials],
+                "planned_splits": [asdict(split) for split in self.plan.splits],
+                "environment": dict(self.environment),
+                "exit_status": self.exit_status,
+            }
+            text = json.dumps(rest, indent=1).encode()
+            replace_file(out / "run.json", whole(text), tmp)
+        except OSError as error:
+            explain(error, out)
+
+
+def load_result(out: Path | str) -> RunResult:
+    """Read what a run wrote to its folder.
+
+    Raises
+    ------
+    StoreError
+        If there is no finished run in it.
+    """
+    out = Path(out)
+    try:
+        rest = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        frames = {
+            name: pl.read_parquet(io.BytesIO((out / f"{name}.parquet").read_bytes()))
+            for name in FRAMES
+        }
+        return RunResult(
+            study=rest["study"],
+            **frames,
+            projection_notes=tuple(rest["projection_notes"]),
+            **{
+                name: pl.DataFrame(rest[name], infer_schema_length=None)
+                for name in ("methods", "tasks", "metrics")
+            },
+            datasets=tuple(_dataset_info(info) for info in rest["datasets"]),
+            plan=Plan(
+                tuple(Trial(**trial) for trial in rest["trials"]),
+                tuple(PlannedSplit(**split) for split in rest["planned_splits"]),
+            ),
+            environment=rest["environment"],
+            exit_status=rest["exit_status"],
+        )
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{out} holds no finished run: there is no {Path(error.filename).name}",
+            "the --out folder of `sclitmus run`",
+            "run the study to its end first; it goes on from where it stopped",
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError) as error:
+        raise StoreError(
+            f"the results in {out} are damaged: {error}",
+            "the files as `sclitmus run` wrote them",
+            "run the study again with the same --out; nothing finished is computed twice",
+        ) from error
+
+
+def records_frame(records: Sequence[Record]) -> pl.DataFrame:
+    """Turn records into a frame of `core.record.RECORD_COLUMNS`."""
+    columns = {name: [getattr(r, name) for r in records] for name in RECORD_SCHEMA}
+    return pl.DataFrame(columns, schema=RECORD_SCHEMA)
+
+
+def splits_frame(plan: Plan) -> pl.DataFrame:
+    """Turn the planned splits into a frame."""
+    columns = {name: [getattr(s, name) for s in plan.splits] for name in SPLIT_SCHEMA}
+    return pl.DataFrame(columns, schema=SPLIT_SCHEMA)
+
+
+def methods_frame(resolved: Resolved) -> pl.DataFrame:
+    """One row per method with what its card says; params and corpora as text."""
+    return pl.DataFrame(
+        [
+            {
+                "method": card.id,
+                "title": card.title,
+                "kind": card.kind,
+                "part": card.part,
+                "deterministic": card.deterministic,
+                "behaviour": card.behaviour,
+                "summary": card.summary,
+                "params": ", ".join(f"{k}={v}" for k, v in sorted(card.params.items())),
+                "version": card.version,
+                "doi": card.doi,
+                "licence": card.licence,
+                "gene_space": card.gene_space,
+                "sees_labels": card.sees_labels,
+                "corpora": ", ".join(card.corpora),
+            }
+            for card in (chosen.object.card for chosen in resolved.methods)
+        ]
+    )
+
+
+def tasks_frame(resolved: Resolved) -> pl.DataFrame:
+    """One row per task with what its card says."""
+    cards: list[TaskCard] = [chosen.object.card for chosen in resolved.tasks]
+    return pl.DataFrame(
+        [
+            {
+                "task": card.id,
+                "headline": card.headline,
+                "direction": chosen.object.metrics[card.headline].direction,
+                "margin": card.margin,
+                "question": card.question,
+                "beside": ", ".join(card.beside),
+                "references": ", ".join(card.references),
+                "version": card.version,
+                "doi": card.doi,
+            }
+            for chosen, card in zip(resolved.tasks, cards, strict=True)
+        ]
+    )
+
+
+def metrics_frame(resolved: Resolved) -> pl.DataFrame:
+    """One row per metric of the tasks, with its scale."""
+    metrics = {m.id: m for chosen in resolved.tasks for m in chosen.object.metrics.values()}
+    return pl.DataFrame(
+        [
+            {
+                "metric": m.id,
+                "title": m.title,
+                "direction": m.direction,
+                "low": m.bounds[0],
+                "high": m.bounds[1],
+                "chance": m.chance,
+                "side": m.side,
+                "unit": m.unit,
+                "version": m.version,
+                "summary": m.summary,
+                "doi": m.doi,
+            }
+            for m in metrics.values()
+        ],
+        schema_overrides={"low": pl.Float64, "high": pl.Float64, "chance": pl.Float64},
+        infer_schema_length=None,
+    )
+
+
+def dataset_infos(resolved: Resolved) -> tuple[DatasetInfo, ...]:
+    """Say of each dataset what a report shows."""
+    infos = []
+    for fingerprint in resolved.datasets:
+        d = fingerprint.dataset
+        roles = d.roles.items()
+        infos.append(
+            DatasetInfo(
+                id=d.id,
+                n_cells=d.n_cells,
+                n_genes=d.n_genes,
+                organism=d.genes.organism,
+                card=d.card,
+                notes=d.notes,
+                columns=dict(d.columns),
+                counts_of={
+                    role: dict(zip(c.names, map(int, c.counts), strict=True)) for role, c in roles
+                },
+                missing={role: int((c.codes < 0).sum()) for role, c in roles},
+            )
+        )
+    return tuple(infos)
+
+
+def cells_frame(
+    resolved: Resolved, rows_of: Mapping[str, Int64[np.ndarray, "n_shown"]]
+) -> pl.DataFrame:
+    """Name the roles of the rows that are drawn, dataset by dataset."""
+    parts = []
+    for fingerprint in resolved.datasets:
+        d = fingerprint.dataset
+        rows = list(rows_of.get(d.id, ()))
+        columns: dict[str, Any] = {"dataset": [d.id] * len(rows), "row": rows}
+        for role, column in d.roles.items():
+            names = (*column.names, None)  # code -1 picks the last
+            columns[role] = [names[column.codes[row]] for row in rows]
+        strings = dict.fromkeys(d.roles, pl.String)
+        schema = {"dataset": pl.String, "row": pl.Int64} | strings
+        parts.append(pl.DataFrame(columns, schema=schema))
+    return pl.concat(parts, how="diagonal")
+
+
+def _dataset_info(entry: dict[str, Any]) -> DatasetInfo:
+    card = entry["card"] | {"corpora": tuple(entry["card"]["corpora"])}
+    notes = tuple(Note(**note) for note in entry["notes"])
+    return DatasetInfo(**entry | {"card": DatasetCard(**card), "notes": notes})
