@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import sparse
 
+from sclitmus.core.dataset import Categories, Dataset, Genes
 from sclitmus.stats.decisions import judge, judge_floor
 from sclitmus.stats.draws import Estimates, estimates_over_units
 from sclitmus.stats.effects import adjusted, compare, effect_row
 from sclitmus.stats.intervals import half_width
 from sclitmus.stats.ranks import rank
 from sclitmus.stats.skill import _skills
+from sclitmus.tasks.half_samples import half_samples
 
 N_DRAWS = 2_000  # a fifth of the default, to do more repetitions; costs a little Monte Carlo noise
 Statistic = Callable[[np.ndarray], np.ndarray]  # (n_cells, n_columns) -> one score per method
@@ -49,20 +52,21 @@ def study(
     rng: np.random.Generator,
     n_splits: int = 20,
     donor: np.ndarray | None = None,
+    label: np.ndarray | None = None,
     seed_sd: float = 0.0,
     n_seeds: int = 1,
 ) -> Estimates:
-    """Score cells and half-samples of them (or of donors), as a task does."""
+    """Score cells and half-samples of them, or of donors; of the task's own if labels are given."""
     unit = np.arange(len(cells)) if donor is None else donor
     n = int(unit.max()) + 1
-    m = n // 2
-    halves = []
-    for _ in range(n_splits):
-        chosen = np.zeros(n, dtype=bool)
-        chosen[rng.permutation(n)[:m]] = True
-        halves.append(statistic(cells[chosen[unit]]))
+    if label is None:
+        chosen = [np.isin(unit, rng.permutation(n)[: n // 2]) for _ in range(n_splits)]
+        weight = (n // 2) / (n - n // 2)
+    else:
+        chosen, weight = task_halves(label, rng)
+        n_splits = len(chosen)
+    halves = [statistic(cells[rows]) for rows in chosen]
     half = np.array(halves).T
-    weight = m / (n - m)
     full = statistic(cells)
     n_methods = len(full)
     by_seed = full[:, None] + rng.normal(0, seed_sd, (n_methods, n_seeds))
@@ -75,6 +79,20 @@ def study(
         by_seed.std(axis=1, ddof=1) / np.sqrt(n_seeds) if n_seeds > 1 else np.zeros(n_methods),
         np.full(n_methods, max(n_seeds - 1, 1.0)),
     )
+
+
+def task_halves(label: np.ndarray, rng: np.random.Generator) -> tuple[list[np.ndarray], float]:
+    """The half-samples that the zero-shot tasks draw, stratified by label."""
+    n = len(label)
+    cells = Dataset(
+        "simulated",
+        sparse.csr_matrix((n, 1), dtype=np.float32),
+        Genes(("gene",), ("",), "unknown"),
+        tuple(map(str, range(n))),
+        {"label": Categories.of([f"type {code}" for code in label])},
+    )
+    halves = half_samples(cells, np.arange(n), rng)[1:]
+    return [split.test for split in halves], float(np.mean([split.weight for split in halves]))
 
 
 def means(cells: np.ndarray) -> np.ndarray:
@@ -396,26 +414,30 @@ def embedded_cells(rng: np.random.Generator, n: int = 400) -> np.ndarray:
 
 
 def zero_shot_scores(reps: int, rng: np.random.Generator) -> Iterator[Line]:
-    """The scores of real tasks, against their own spread over fresh datasets."""
+    """The scores of real tasks on their own half-samples, against fresh datasets."""
     names = ("ARI of k-means", "NMI of k-means", "silhouette", "label purity of neighbours")
     reps = min(reps, 400)  # a second each
-    studies = [study(embedded_cells(rng), zero_shot, rng, 20) for _ in range(reps)]
-    truth = np.mean([joint.value for joint in studies], axis=0)
-    spread = np.std([joint.value for joint in studies], axis=0, ddof=1)
-    for n_splits in (5, 10, 20):
-        cut = [first_splits(joint, n_splits) for joint in studies]
-        for i, name in enumerate(names):
-            ends = np.array([interval(joint, i) for joint in cut])
-            hit = np.mean((ends[:, 0] <= truth[i]) & (truth[i] <= ends[:, 1]))
-            width = np.mean(ends[:, 1] - ends[:, 0]) / (2 * 1.96 * spread[i])
-            what = f"{name}, R = {n_splits}: 95% interval ({width:.2f} × ideal width)"
-            yield Line(what, "0.95", float(hit), reps)
-        for i, name in enumerate(names):
-            found = [compare(joint.draw(rng, N_DRAWS), i, [i + 4]) for joint in cut]
-            gap = truth[i] - truth[i + 4]
-            hit = np.mean([d.low <= gap <= d.high for d in found])
-            what = f"{name}, R = {n_splits}: difference of two embeddings ({gap:+.3f})"
-            yield Line(what, "0.95", float(hit), reps)
+    for kind in ("stratified, as the tasks do", "not stratified"):
+        studies = []
+        for _ in range(reps):
+            cells = embedded_cells(rng)
+            label = cells[:, 0].astype(int) if kind.startswith("strat") else None
+            studies.append(study(cells, zero_shot, rng, label=label))
+        truth = np.mean([joint.value for joint in studies], axis=0)
+        spread = np.std([joint.value for joint in studies], axis=0, ddof=1)
+        for n_splits in (5, 10, 20):
+            cut = [first_splits(joint, n_splits) for joint in studies]
+            for i, name in enumerate(names):
+                ends = np.array([interval(joint, i) for joint in cut])
+                hit = np.mean((ends[:, 0] <= truth[i]) & (truth[i] <= ends[:, 1]))
+                width = np.mean(ends[:, 1] - ends[:, 0]) / (2 * 1.96 * spread[i])
+                what = f"{name}, R = {n_splits}, {kind} ({width:.2f} × ideal width)"
+                yield Line(what, "0.95", float(hit), reps)
+                found = [compare(joint.draw(rng, N_DRAWS), i, [i + 4]) for joint in cut]
+                gap = truth[i] - truth[i + 4]
+                hit = np.mean([d.low <= gap <= d.high for d in found])
+                what = f"{name}, R = {n_splits}, {kind}: difference of two embeddings"
+                yield Line(what, "0.95", float(hit), reps)
 
 
 def first_splits(joint: Estimates, n_splits: int) -> Estimates:

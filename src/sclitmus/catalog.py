@@ -69,14 +69,18 @@ def datasets() -> Mapping[str, str]:
 
 @cache
 def metrics() -> Mapping[str, Metric]:
-    """Return id → metric. Plugins' metrics are scored by the zero-shot tasks like ours."""
+    """Return id → metric, ours and those of plugins, which the zero-shot tasks score like ours."""
     table: dict[str, Metric] = dict(_load(METRICS))
-    plugins = _with_plugins("metrics", {})
-    for name, target in plugins.items():
-        if name in table:
-            raise _clash("metrics", name, target)
-        table[name] = _load(target)
+    for metric in _plugin_metrics():
+        if metric.id in table:
+            raise _clash("metrics", metric.id, repr(metric.compute))
+        table[metric.id] = metric
     return table
+
+
+@cache
+def _plugin_metrics() -> tuple[Metric, ...]:
+    return tuple(_load(target) for target in _with_plugins("metrics", {}).values())
 
 
 def load_method(id: str, /, **params: Any) -> CellEmbedder:
@@ -105,15 +109,21 @@ def load_method(id: str, /, **params: Any) -> CellEmbedder:
     return method
 
 
-def load_task(id: str) -> Task:
+def load_task(id: str, compat: str = "") -> Task:
     """Make the task called `id`.
+
+    Parameters
+    ----------
+    compat
+        ``"scib"`` for the metric definitions of scib-metrics; tasks of plugins do not take it.
 
     Raises
     ------
     TaskError
         If no task has that name.
     """
-    task = _load(_look_up("task", id, tasks(), TaskError))()
+    make = _load(_look_up("task", id, tasks(), TaskError))
+    task = make(extra=_plugin_metrics(), compat=compat) if id in TASKS else make()
     if not isinstance(task, Task):
         raise TaskError(
             f"task {id!r} is a {type(task).__name__} without card, splits, run or score",

@@ -57,13 +57,26 @@ def goodness(id: str, value: float) -> float:
     return (value - low) / (high - low) if METRICS[id].direction == "higher" else 1 - value
 
 
-@pytest.mark.parametrize("id", [id for id, metric in METRICS.items() if metric.chance is not None])
+@pytest.mark.parametrize(
+    "id", [id for id, metric in METRICS.items() if metric.chance is not None and id != "relations"]
+)
 def test_noise_is_at_chance(found, id: str):
-    assert found["noise"][id] == pytest.approx(METRICS[id].chance, abs=TOLERANCE.get(id, 0.05))
+    assert found["noise"][id] == pytest.approx(METRICS[id].chance, abs=0.05)
 
 
-# `relations` correlates few distances; kBET and silhouettes of a small type scatter.
-TOLERANCE = {"relations": 0.35, "isolated_labels": 0.06}
+def test_noise_keeps_no_relations_on_average():
+    # Few distances are correlated, so that one draw scatters with an sd of about 0.3.
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, 8, 400).astype(np.int32)
+    before = (rng.normal(size=(8, 10))[label] + rng.normal(size=(400, 10))).astype(np.float32)
+    values = [
+        score_all(
+            ScoredEmbedding(rng.normal(size=(400, 5)).astype(np.float32), label, before=before),
+            ["relations"],
+        )[0].value
+        for _ in range(40)
+    ]
+    assert np.mean(values) == pytest.approx(METRICS["relations"].chance, abs=0.15)
 
 
 def test_metrics_that_reward_noise_are_known_and_say_that_they_are_about_batches(found):
@@ -87,10 +100,13 @@ def test_labels_are_the_ceiling_of_the_type_side(found):
     labels = found["labels"]
     for id in ("nmi_oracle", "ari_oracle", "purity", "clisi"):
         assert labels[id] == pytest.approx(1.0, abs=0.01), id
+    # At a fixed resolution Leiden may cut a type in two that is one tight ball.
+    fixed = {"nmi", "ari", "avg_bio_fixed"}
     for id, metric in METRICS.items():
-        if metric.side == "types" and id != "relations":
+        if metric.side == "types" and id not in {"relations", *fixed}:
             assert labels[id] >= found["data"][id] - 0.01, id
     assert labels["avg_bio"] > 0.95
+    assert min(labels[id] for id in fixed) > 0.8
 
 
 def test_labels_alone_do_not_keep_the_relations_of_types(found):

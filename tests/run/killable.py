@@ -2,18 +2,20 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from toy import Toy, ToyTask, toy_dataset, toy_study
 
+from sclitmus.run.events import Event, Planned
 from sclitmus.run.execute import PRELOAD_LIGHT, execute
 
-SLOW = 0.03  # seconds in each embed, so that a kill often meets one
+KINDS = ("counts", "noise", "scribble", "raise", "refuse")
 
 
-def study():
+def study() -> Any:
     methods = [
-        Toy(id=f"m{i}", kind=kind, seconds=SLOW, deterministic=kind != "noise")
-        for i, kind in enumerate(["counts", "noise", "scribble", "raise", "print", "refuse"])
+        Toy(id=f"m{i}", kind=kind, seconds=0.05, deterministic=kind != "noise")
+        for i, kind in enumerate(KINDS)
     ]
     return toy_study(
         *methods,
@@ -23,5 +25,12 @@ def study():
     )
 
 
+def announce(event: Event) -> None:
+    if isinstance(event, Planned):
+        sys.stdout.write("planned\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    sys.exit(execute(study(), Path(sys.argv[1]), jobs=2, preload=PRELOAD_LIGHT).exit_status)
+    result = execute(study(), Path(sys.argv[1]), jobs=2, on_event=announce, preload=PRELOAD_LIGHT)
+    sys.exit(result.exit_status)

@@ -1,9 +1,11 @@
 """Tiny datasets, methods and tasks: fast, and importable by the workers."""
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,8 +63,7 @@ class Toy:
 
     def embed(self, cells: Dataset) -> Any:
         if self.trace:
-            with open(os.path.join(self.trace, f"{self.id}-{os.getpid()}-{time.time_ns()}"), "w"):
-                pass
+            Path(self.trace, f"{self.id} {time.time_ns()}").touch()
         time.sleep(self.seconds)
         z = cells.counts.toarray()[:, :3]
         match self.kind:
@@ -94,7 +95,7 @@ class Toy:
                 cells.counts.data[:] = 0
                 return z + cells.counts.toarray()[:, :3]
             case "print":
-                print("hello from a method")
+                sys.stdout.write("hello from a method\n")
         return z
 
 
@@ -142,8 +143,7 @@ class ToyTask:
 
     def run(self, embedding: Any, dataset: Dataset, split: Split, rng: Any) -> Outcome:
         if self.trace:
-            with open(os.path.join(self.trace, f"{self.id}-{split.name}-{time.time_ns()}"), "w"):
-                pass
+            Path(self.trace, f"{self.id} {split.name} {time.time_ns()}").touch()
         if self.kind == "raise" and split.name == "half-1":
             raise ZeroDivisionError("nothing to divide by")
         if self.kind == "refuse half" and split.name == "half-1":

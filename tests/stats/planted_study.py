@@ -52,7 +52,7 @@ def record(method: str, value: float | None, **given: object) -> dict[str, objec
 
 
 def frame(rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
-    schema = {name: pl.String for name in RECORD_COLUMNS}
+    schema = dict.fromkeys(RECORD_COLUMNS, pl.String)
     schema |= {"seed": pl.Int64, "value": pl.Float64, "seconds": pl.Float64}
     return pl.DataFrame([dict(row) for row in rows], schema=schema | {"peak_rss_mb": pl.Float64})
 

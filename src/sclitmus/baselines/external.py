@@ -159,6 +159,7 @@ def _last_words(folder: Path) -> str:
 def _write(cells: Dataset, path: Path) -> None:
     import pandas as pd
     from anndata import AnnData
+    from anndata.utils import make_index_unique
 
     obs = pd.DataFrame(index=pd.Index(cells.cells, dtype=str))
     if "batch" in cells.roles:
@@ -169,12 +170,10 @@ def _write(cells: Dataset, path: Path) -> None:
     var_names = [symbol[i] or ensembl[i] or f"gene_{i}" for i in range(cells.n_genes)]
     var = pd.DataFrame(
         {"gene_symbol": list(symbol), "ensembl_id": list(ensembl)},
-        index=pd.Index(var_names, dtype=str),
+        index=make_index_unique(pd.Index(var_names, dtype=str)),
     )
     data = AnnData(cells.counts.astype(np.float32), obs=obs, var=var)
     data.uns["organism"] = cells.genes.organism
-    if not data.var_names.is_unique:
-        data.var_names_make_unique()
     data.write_h5ad(path)
 
 

@@ -163,12 +163,17 @@ def _division(
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch, and give it back as it was: its generator belongs to the whole process."""
+    """Seed torch and numpy, and give them back as they were: they belong to the whole process."""
     import torch
 
+    state = np.random.get_state()  # noqa: NPY002 - scvi-tools draws from the global generator
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        yield
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
 
 
 @contextmanager

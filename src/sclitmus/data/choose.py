@@ -9,11 +9,10 @@ import pandas as pd
 from scipy import sparse
 
 from sclitmus.core.dataset import Note
-from sclitmus.data.cells import as_text
 from sclitmus.data.counts import LARGEST_COUNT, WORDS, CountsKind, Finding, classify
 from sclitmus.data.lognorm import TOTAL_COLUMNS, Refused, invert
 from sclitmus.data.source import Place, Source
-from sclitmus.data.wording import did_you_mean, listed, shown
+from sclitmus.data.wording import as_text, did_you_mean, listed, shown
 from sclitmus.errors import DataError
 
 # Where counts are looked for by themselves. Layers called spliced, unspliced, ambiguous or
@@ -160,7 +159,7 @@ def _refusal(
     nearest = min(kinds, key=list(REMEDY).index, default=None)
     remedy = REMEDY[nearest] if nearest else "write the counts into X or layers['counts']"
     return DataError(
-        f"{source.name} has no raw counts: {seen or 'it holds no matrix where they are looked for'}",
+        f"{source.name} has no raw counts: {seen or 'no matrix is where they are looked for'}",
         f"whole numbers, 0 or more, in {counts or ', '.join(ORDER)}",
         remedy + also,
     )

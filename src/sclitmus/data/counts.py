@@ -10,8 +10,8 @@ from scipy import sparse
 from sclitmus.data.matrix import Matrix, matrix_of
 
 CountsKind = Literal[
-    "counts", "log_normalised", "normalised", "fractional", "scaled", "nan", "infinite", "too_large",
-    "not_numeric",
+    "counts", "log_normalised", "normalised", "fractional", "scaled", "nan", "infinite",
+    "too_large", "not_numeric",
 ]  # fmt: skip
 
 # float32 holds every whole number up to here; one above, counts would silently change.
@@ -25,7 +25,7 @@ WORDS: dict[CountsKind, str] = {
     "normalised": "normalised values",
     "fractional": "fractional counts",
     "scaled": "negative values (scaled or centred data)",
-    "nan": "missing values (NaN)",
+    "nan": "missing values",
     "infinite": "infinite values",
     "too_large": f"counts above {LARGEST_COUNT:,}, which float32 cannot hold exactly",
     "not_numeric": "values that are no real numbers",
@@ -80,6 +80,8 @@ def classify(matrix: Matrix | npt.NDArray[Any] | sparse.spmatrix) -> Finding:
 
 def _judge(block: npt.NDArray[Any]) -> tuple[CountsKind, int]:
     """Kind of a block of values, and the position of the first value that shows it."""
+    if block.dtype == np.float16:
+        block = block.astype(np.float32)  # the limits below are beyond float16
     if block.dtype.kind in "bu" or (block.dtype.kind == "i" and not (block < 0).any()):
         return _first("too_large", block > LARGEST_COUNT) or ("counts", 0)
     if block.dtype.kind == "f":

@@ -181,8 +181,8 @@ def _by_id(
     lacking = [cell for cell in rows.cells if cell not in position]
     if lacking:
         raise DataError(
-            f"embedding {shown(name)!r}: {path.name} lacks {len(lacking)} of {len(rows.cells)} cells "
-            f"({listed(lacking)}); its own ids look like {listed(ids)}",
+            f"embedding {shown(name)!r}: {path.name} lacks {len(lacking)} of {len(rows.cells)} "
+            f"cells ({listed(lacking)}); its own ids look like {listed(ids)}",
             "a row for every cell",
             "write the cell ids as the data do (mind suffixes such as -1), or embed all cells",
         )

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from sclitmus.core.dataset import Genes, Note
-from sclitmus.data.wording import listed
+from sclitmus.data.wording import as_text, listed
 
 # A stable id with an optional version; the chrY copies of GENCODE's pseudoautosomal genes keep
 # their mark, because they are other genes than the chrX copies of the same number.
@@ -102,11 +102,7 @@ def expression_columns(var: pd.DataFrame) -> tuple[list[bool] | None, Note | Non
 def _strings(values: Any) -> list[str]:
     """Names as text; missing ones are empty."""
     found = pd.Series(values, dtype=object)
-    return ["" if missing else _text(v) for v, missing in zip(found, found.isna(), strict=True)]
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return ["" if missing else as_text(v) for v, missing in zip(found, found.isna(), strict=True)]
 
 
 def _ensembl(name: str) -> str:

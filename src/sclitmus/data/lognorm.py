@@ -72,7 +72,7 @@ def invert(
     result = _whole(x, own, own_error, error)
     if isinstance(result, Refused):
         return result
-    single = int(np.count_nonzero(_largest(x) == smallest))
+    single = int(np.count_nonzero((_largest(x) == smallest) & (smallest > 0)))
     return Inverted(result, "with the smallest value of each cell as one count", single)
 
 

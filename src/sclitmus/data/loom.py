@@ -34,7 +34,7 @@ def open_loom(path: Path) -> Iterator[Source]:
 
 
 def _table(attributes: Any, n: int, names: tuple[str, ...], word: str) -> pd.DataFrame:
-    """One column per one-dimensional attribute of that length; the first known name is the index."""
+    """One column per attribute of that length; the first of `names` there is the index."""
     columns = {}
     for key in attributes:
         values = attributes[key][()]

@@ -29,7 +29,8 @@ class Compressed:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.data.dtype)
+        dtype: np.dtype[Any] = self.data.dtype
+        return dtype
 
     def values(self) -> Iterator[npt.NDArray[Any]]:
         """Yield all stored values, in stored order."""
@@ -51,29 +52,29 @@ class Compressed:
             If the three arrays do not make a matrix of that shape.
         """
         n = int(self.data.shape[0])
-        data = np.empty(n, dtype=dtype)
+        data: npt.NDArray[Any] = np.empty(n, dtype=dtype)
         wide = n > np.iinfo(np.int32).max
-        indices = np.empty(n, dtype=np.int64 if wide else np.int32)
-        for start in range(0, n, BLOCK):
-            block = slice(start, start + BLOCK)
-            data[block] = self.data[block]
-            indices[block] = self.indices[block]
-        indptr = np.asarray(self.indptr[:], dtype=indices.dtype)
-        parts = (data, indices, indptr)
+        indices: npt.NDArray[Any] = np.empty(n, dtype=np.int64 if wide else np.int32)
+        n_minor = self.shape[1] if self.by == "row" else self.shape[0]
+        make = sparse.csr_matrix if self.by == "row" else sparse.csc_matrix
         try:
-            if self.by == "row":
-                matrix = sparse.csr_matrix(parts, shape=self.shape)
-                matrix.check_format(full_check=True)
-            else:
-                columns = sparse.csc_matrix(parts, shape=self.shape)
-                columns.check_format(full_check=True)
-                matrix = sparse.csr_matrix(columns)
+            for start in range(0, n, BLOCK):
+                block = slice(start, start + BLOCK)
+                data[block] = self.data[block]
+                found = np.asarray(self.indices[block])
+                if (found < 0).any() or (found >= n_minor).any():  # before the cast could hide it
+                    raise ValueError("indices outside the shape")
+                indices[block] = found
+            indptr = np.array(self.indptr[:], dtype=indices.dtype)  # a copy: changed below
+            stored = make((data, indices, indptr), shape=self.shape)
+            stored.check_format(full_check=True)
         except ValueError as error:
             raise DataError(
                 f"a sparse matrix of shape {self.shape} is inconsistent: {error}",
                 "data, indices and indptr that belong together",
                 "the file is damaged or was written wrongly; write or download it again",
             ) from error
+        matrix = sparse.csr_matrix(stored)
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
         return matrix
@@ -93,7 +94,8 @@ class Dense:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.array.dtype)
+        dtype: np.dtype[Any] = self.array.dtype
+        return dtype
 
     def values(self) -> Iterator[npt.NDArray[Any]]:
         """Yield all values, cell by cell."""
@@ -108,7 +110,7 @@ class Dense:
         """Return the matrix as CSR, made block by block."""
         blocks = [sparse.csr_matrix(block.astype(dtype)) for _, block in self._blocks()]
         if not blocks:
-            return sparse.csr_matrix(self.shape, dtype=np.dtype(dtype))
+            return sparse.csr_matrix(np.zeros(self.shape, dtype=dtype))
         return sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
 
     def _blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
@@ -132,10 +134,11 @@ def matrix_of(value: Any) -> Matrix:
         If it is neither.
     """
     if sparse.issparse(value):
-        if value.format not in ("csr", "csc"):
-            value = value.tocsr()
-        by: Literal["row", "column"] = "row" if value.format == "csr" else "column"
-        return Compressed(value.data, value.indices, value.indptr, value.shape, by)
+        held: Any = value
+        if held.format not in ("csr", "csc"):
+            held = held.tocsr()  # a new one
+        by: Literal["row", "column"] = "row" if held.format == "csr" else "column"
+        return Compressed(held.data, held.indices, held.indptr, held.shape, by)
     if isinstance(value, np.ndarray) and value.ndim == 2:
         return Dense(value)
     shape = f" of shape {value.shape}" if hasattr(value, "shape") else ""

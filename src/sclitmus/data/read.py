@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,14 @@ import pandas as pd
 from scipy import sparse
 
 from sclitmus.core.dataset import Categories, Dataset, DatasetCard, Genes, Note
-from sclitmus.data.cells import as_text, categories, cell_ids, merge_roles, read_obs, repeated_rows
+from sclitmus.data.annotations import read_obs
+from sclitmus.data.cells import cell_ids, repeated_rows
 from sclitmus.data.choose import Chosen, choose
 from sclitmus.data.embeddings import Rows, load_embedding
 from sclitmus.data.genes import expression_columns, recognise
+from sclitmus.data.roles import categories, merge_roles
 from sclitmus.data.source import Source, readable
+from sclitmus.data.wording import as_text
 from sclitmus.errors import DataError
 
 if TYPE_CHECKING:
@@ -219,10 +221,13 @@ def _cells_with_counts(
 
 
 def _card(found: Source, genes: Genes) -> DatasetCard:
-    about = dict(found.about)
-    text = " ".join(about.values())
-    return replace(
-        DatasetCard(**about),
+    about = found.about
+    ids = re.findall(r"\bGSE\d{3,}\b", " ".join(about.values()))
+    return DatasetCard(
+        title=about.get("title", ""),
+        source=about.get("source", ""),
+        licence=about.get("licence", ""),
+        doi=about.get("doi", ""),
         organism=genes.organism,
-        corpora=tuple(dict.fromkeys(re.findall(r"\bGSE\d{3,}\b", text))),
+        corpora=tuple(dict.fromkeys(ids)),
     )

@@ -1,4 +1,4 @@
-"""What every format is turned into before it becomes a Dataset: tables, and matrices where they lie."""
+"""What every format becomes on its way to a Dataset: tables, and matrices where they lie."""
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping

@@ -15,7 +15,7 @@ from scipy import sparse
 from sclitmus.core.dataset import Note
 from sclitmus.data.matrix import Compressed, matrix_of
 from sclitmus.data.source import Place, Source
-from sclitmus.data.wording import listed
+from sclitmus.data.wording import as_text, listed
 from sclitmus.errors import DataError
 
 
@@ -72,14 +72,14 @@ def _genome_notes(features: Any) -> tuple[Note, ...]:
 
 
 def _text(dataset: Any) -> list[str]:
-    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in dataset[:]]
+    return [as_text(name) for name in dataset[:]]
 
 
 @contextmanager
 def open_mtx(folder: Path) -> Iterator[Source]:
     """Open a folder with matrix.mtx, features.tsv or genes.tsv, and optionally barcodes.tsv.
 
-    Each may be gzipped and may have a common prefix. Without barcodes cells are called ``cell-ROW``.
+    Each may be gzipped, and they may share a prefix. Without barcodes cells are ``cell-ROW``.
     """
     matrix = _one(folder, ("matrix.mtx",))
     features = _one(folder, ("features.tsv", "genes.tsv"))
@@ -126,10 +126,8 @@ def _one(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    opened = gzip.open(path, "rt", encoding="utf-8", newline="") if path.suffix == ".gz" else (
-        path.open(encoding="utf-8", newline="")
-    )  # fmt: skip
-    with opened as lines:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", newline="") as lines:
         return list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 

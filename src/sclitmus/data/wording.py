@@ -6,6 +6,11 @@ from collections.abc import Iterable, Sequence
 LONGEST = 60
 
 
+def as_text(value: object) -> str:
+    """Return a name as text; HDF5 files hold some as bytes."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def shown(name: object) -> str:
     """Return a name fit for a message: line breaks escaped, the middle of a long one left out."""
     text = str(name).encode("unicode_escape").decode() if not str(name).isprintable() else str(name)

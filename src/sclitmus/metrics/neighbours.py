@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Num
+from jaxtyping import Bool, Float32, Float64, Int32, Num
 from numba import njit
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
@@ -162,7 +162,12 @@ def connectivities(neighbours: Neighbours) -> sparse.csr_matrix:
         ``(n_cells, n_cells)``, float32, sorted indices, no explicit zeros, empty diagonal.
     """
     n, k = neighbours.n_cells, neighbours.k
-    weights = np.empty((n, k), dtype=np.float32)
+    return fuzzy_union(np.ones((n, k), dtype=bool), neighbours.indices, memberships(neighbours))
+
+
+def memberships(neighbours: Neighbours) -> Float32[np.ndarray, "n_cells k"]:
+    """Strength of the edge from each cell to each neighbour, before the union: 0 to itself."""
+    strengths = np.empty((neighbours.n_cells, neighbours.k), dtype=np.float32)
     mean_distance = float(np.mean(neighbours.distances, dtype=np.float64))
 
     def fill(block: slice) -> None:
@@ -171,24 +176,38 @@ def connectivities(neighbours: Neighbours) -> sparse.csr_matrix:
             np.ascontiguousarray(neighbours.distances[block]),
             block.start,
             mean_distance,
-            weights[block],
+            strengths[block],
         )
 
-    on_threads(fill, row_blocks(n, 2048))
-    directed = _directed(neighbours, weights)
-    directed.eliminate_zeros()
+    on_threads(fill, row_blocks(neighbours.n_cells, 2048))
+    return strengths
+
+
+def fuzzy_union(
+    edge: Bool[np.ndarray, "n_cells k"],
+    ends: Int32[np.ndarray, "n_cells k"],
+    strengths: Float32[np.ndarray, "n_cells k"],
+) -> sparse.csr_matrix:
+    """Join the strengths of both directions of each edge: ``a + b - ab``.
+
+    Parameters
+    ----------
+    edge
+        Which of the entries are edges; those of strength 0 never are.
+    ends
+        Cell each edge leads to.
+    strengths
+        In (0, 1].
+    """
+    n = len(ends)
+    edge = edge & (strengths > 0)
+    starts = np.zeros(n + 1, dtype=np.int64)
+    np.cumsum(edge.sum(axis=1), out=starts[1:])
+    directed = sparse.csr_matrix((strengths[edge], ends[edge], starts), shape=(n, n))
     transposed = directed.T.tocsr()
     union = (directed + transposed - directed.multiply(transposed)).tocsr()
     union.sort_indices()
     return union
-
-
-def _directed(
-    neighbours: Neighbours, values: Float32[np.ndarray, "n_cells k"]
-) -> sparse.csr_matrix:
-    n, k = neighbours.n_cells, neighbours.k
-    starts = np.arange(0, n * k + 1, k, dtype=np.int32 if n * k < 2**31 else np.int64)
-    return sparse.csr_matrix((values.ravel(), neighbours.indices.ravel(), starts), shape=(n, n))
 
 
 def graph_connectivity(

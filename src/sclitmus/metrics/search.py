@@ -287,7 +287,9 @@ def search(
     def one_group(task: tuple[int, slice]) -> None:
         group, block = task
         visit = groups.order[group, : np.searchsorted(visited[group], budget) + 1]
-        _search(groups, k, np.arange(block.start, block.stop), _pieces(groups, visit), (ids, distances))
+        _search(
+            groups, k, np.arange(block.start, block.stop), _pieces(groups, visit), (ids, distances)
+        )
 
     visited = groups.visited
     size = min(QUERIES, max(64, n // 8))

@@ -39,7 +39,8 @@ def _batch_asw(e: ScoredEmbedding) -> dict[str, float]:
 
 
 def _isolated_labels(e: ScoredEmbedding) -> float:
-    return silhouette.isolated_labels(e.silhouettes, e.types, e.batches, compat=e.compat)
+    compat = "scib" if e.compat else ""
+    return silhouette.isolated_labels(e.silhouettes, e.types, e.batches, compat=compat)
 
 
 def _purity(e: ScoredEmbedding) -> dict[str, float]:
@@ -47,6 +48,17 @@ def _purity(e: ScoredEmbedding) -> dict[str, float]:
 
     per_type = _by_type(e, label_purity(e.neighbours.first(N_GRAPH_NEIGHBOURS), e.types))
     return {"dataset": sum(per_type.values()) / len(per_type)} | per_type
+
+
+def _relations(e: ScoredEmbedding) -> dict[str, float]:
+    profiles = relations.relation_profiles(e.z, e.types, e.batch, e.unintegrated)
+    per_type = {f"type:{e.type_name(code)}": value for code, value in profiles.items()}
+    return {"dataset": sum(per_type.values()) / len(per_type)} | per_type
+
+
+def _pcr_comparison(e: ScoredEmbedding) -> float:
+    compat = "scib" if e.compat else ""
+    return variance.pcr_comparison(e.unintegrated, e.z, e.batches, compat=compat)
 
 
 def _clisi(e: ScoredEmbedding) -> float:
@@ -218,7 +230,7 @@ _TYPES: tuple[Metric, ...] = (
     ),
     Metric(
         "relations",
-        lambda e: relations.relations(e.z, e.types, e.batch, e.unintegrated),
+        _relations,
         title="Relations of types",
         summary="are types as near to each other as in the data before?",
         bounds=(-1, 1),
@@ -297,7 +309,7 @@ _BATCHES: tuple[Metric, ...] = (
     ),
     Metric(
         "pcr_comparison",
-        lambda e: variance.pcr_comparison(e.unintegrated, e.z, e.batches, compat=e.compat),
+        _pcr_comparison,
         title="PCR comparison",
         summary="share of the batches' variance that is gone, compared with the data before",
         bounds=(-math.inf, 1),

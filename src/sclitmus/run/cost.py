@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sclitmus.core.method import MethodCard
 
 START = 1.5  # seconds: a process starts, its imports
-IMPORTS_MB = 350  # resident after the imports of a baseline and of the metrics
+IMPORTS_MB = 250  # resident after the imports of a baseline and of the metrics
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def of_embedding(card: MethodCard, n_cells: int, n_genes: int, n_stored: int) ->
     if card.kind == "trained_on_target":
         # scVI sees at least 20 epochs x 20,000 cells and at most 400 epochs of all of them.
         cell_visits = n_cells * min(400, max(20, round(20_000 / n_cells * 400)))
-        return Cost(START + 8 + cell_visits * 6e-5, IMPORTS_MB + 450 + 2 * counts_mb)
+        return Cost(START + 8 + cell_visits * 1.5e-4, IMPORTS_MB + 450 + 2 * counts_mb)
     if card.kind == "foundation":
         return Cost(START + 10 + n_cells * 0.05, 2500 + 2 * counts_mb)
     if card.kind == "supplied":

@@ -41,7 +41,7 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """A job is over. `status` is the worst of its trials; `log` has what it printed, if anything."""
+    """A job is over: the worst status of its trials, and the file of what it printed, if any."""
 
     dataset: str
     method: str

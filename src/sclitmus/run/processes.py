@@ -169,11 +169,9 @@ class _Running:
         return Broke(self.call, _epitaph(exitcode), seconds)
 
     def kill(self) -> None:
-        """End the process and whatever it started: it leads a process group of its own."""
-        pid = self.process.pid
-        if pid is not None and hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+        """End the process and whatever it started."""
+        if self.process.pid is not None:
+            _end_family(self.process.pid)
         if self.process.exitcode is None:
             self.process.kill()
         self.process.join()
@@ -253,9 +251,21 @@ def _leave_with_parent() -> None:
     if parent is None:
         return
     parent.join()
-    if hasattr(os, "killpg"):
-        os.killpg(0, signal.SIGKILL)
+    _end_family(os.getpid())
     os._exit(1)
+
+
+def _end_family(pid: int) -> None:
+    """Kill what a process has started, wherever it lives, and its process group with itself."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # each leads a group: what lost its parent is in it
 
 
 def _print_to(log: Path) -> None:

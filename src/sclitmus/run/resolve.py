@@ -1,5 +1,6 @@
 """From names to objects: the one place where a study's ids are looked up and its files read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -67,7 +68,9 @@ def resolve(study: Study) -> Resolved:
         If a dataset cannot be read, or a method or a task cannot be made.
     """
     tasks = tuple(
-        Chosen(catalog.load_task(task)) if isinstance(task, str) else Chosen(task, code_of(task))
+        Chosen(catalog.load_task(task, study.compat))
+        if isinstance(task, str)
+        else Chosen(task, code_of(task))
         for task in study.tasks
     )
     _refuse_twins("tasks", [chosen.object.card.id for chosen in tasks])
@@ -77,7 +80,9 @@ def resolve(study: Study) -> Resolved:
     own = [_method(spec) for spec in study.methods]
     _refuse_twins("methods", [chosen.object.card.id for chosen in own])
     taken = {chosen.object.card.id for chosen in own}
-    references = dict.fromkeys(id for task in tasks for id in task.object.card.references)
+    references = dict.fromkeys(
+        id for task in tasks for id in task.object.card.references if study.references
+    )
     brought = dict.fromkeys(name for spec in study.datasets for name in spec.embeddings)
     methods = (
         *(Chosen(catalog.load_method(id)) for id in references if id not in taken),
@@ -99,10 +104,7 @@ def _dataset(spec: DatasetSpec) -> Dataset:
     if spec.path is not None:
         from sclitmus.data.read import read
 
-        dataset: Dataset = read(
-            spec.path, id=spec.id or None, embeddings=spec.embeddings, **settings
-        )
-        return dataset
+        return read(spec.path, id=spec.id or None, embeddings=spec.embeddings, **settings)
     if settings:
         raise StudyError(
             f"dataset {spec.id!r} is not read from a file, but {', '.join(settings)} is set",
@@ -110,8 +112,24 @@ def _dataset(spec: DatasetSpec) -> Dataset:
             "remove them, or give the file with path = …",
         )
     if spec.dataset is None:
-        return catalog.load_dataset(spec.id)
-    return replace(spec.dataset, id=spec.id or spec.dataset.id)
+        return _with_embeddings(catalog.load_dataset(spec.id), spec.embeddings)
+    dataset = replace(spec.dataset, id=spec.id or spec.dataset.id)
+    return _with_embeddings(dataset, spec.embeddings)
+
+
+def _with_embeddings(dataset: Dataset, given: Mapping[str, str]) -> Dataset:
+    if not given:
+        return dataset
+    from sclitmus.data.embeddings import Rows, load_embedding
+
+    kept = np.arange(dataset.n_cells) if dataset.source_rows is None else dataset.source_rows
+    n_source = dataset.n_cells if dataset.n_source is None else dataset.n_source
+    rows = Rows(kept, n_source, dataset.cells)
+    embeddings, notes = dict(dataset.embeddings), list(dataset.notes)
+    for name, file in given.items():
+        embeddings[name], said = load_embedding(name, file, rows, {})
+        notes += said
+    return replace(dataset, embeddings=embeddings, notes=tuple(notes))
 
 
 def _method(spec: MethodSpec) -> Chosen:

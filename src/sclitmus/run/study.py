@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import CellEmbedder
@@ -37,9 +37,9 @@ class DatasetSpec:
     invert_lognorm
         Whether to turn log-normalised values back into counts where that is exact.
     embeddings
-        Ready-made embeddings as name -> file or ``obsm`` key; each becomes a method.
+        Ready-made embeddings as name -> file or ``obsm:KEY``; each becomes a method.
     obs
-        A table of cell annotations to use instead of the file's own.
+        A table of cell annotations to add to the file's own.
     """
 
     path: Path | None = None
@@ -93,6 +93,10 @@ class Study:
         Repetitions of methods that are not deterministic; the others run once.
     projections
         Whether to draw a map of each embedding for the report.
+    references
+        Whether the tasks' references run too. Without them no verdict can be given.
+    compat
+        ``"scib"`` scores by the definitions of scib-metrics 0.5.10, flaws included.
     """
 
     name: str
@@ -101,6 +105,8 @@ class Study:
     tasks: tuple[str | Task, ...]
     seeds: tuple[int, ...] = (0,)
     projections: bool = True
+    references: bool = True
+    compat: Literal["", "scib"] = ""
 
     def __post_init__(self) -> None:
         if not self.datasets or not self.tasks:
@@ -157,6 +163,8 @@ def load_study(path: Path | str) -> Study:
         tasks=tuple(read["tasks"]),
         seeds=tuple(range(read["seeds"]) if isinstance(read["seeds"], int) else read["seeds"]),
         projections=read["projections"],
+        references=read["references"],
+        compat=read["compat"],
     )
 
 
@@ -204,6 +212,8 @@ def _form() -> "type[BaseModel]":
         tasks: list[StrictStr]
         seeds: list[StrictInt] | StrictInt = 1
         projections: StrictBool = True
+        references: StrictBool = True
+        compat: Literal["", "scib"] = ""
 
         @field_validator("datasets", "methods", mode="before")
         @classmethod
@@ -224,8 +234,8 @@ def _dataset(entry: dict[str, Any], folder: Path, path: Path) -> DatasetSpec:
             'add path = "cells.h5ad"; `sclitmus list datasets` shows the bundled ones',
         )
     files = {
-        name: str(folder / value) if (folder / value).exists() else value
-        for name, value in entry["embeddings"].items()  # what is no file is an obsm key
+        name: value if value.startswith("obsm:") else str(folder / value)
+        for name, value in entry["embeddings"].items()
     }
     where = {key: folder / entry[key] if entry[key] else None for key in ("path", "obs")}
     return DatasetSpec(**{**entry, **where, "embeddings": files})

@@ -12,6 +12,8 @@ from sclitmus.stats.replicates import GROUP, Replicates, replicates
 Key = tuple[str, str, str]  # dataset, task, metric
 DRAWS_PER_SPREAD = 4
 """How many draws share a drawn covariance, which costs df times as much as they do."""
+MOST_DF = 60
+"""Beyond it Student's t is within 2% of the normal, and the drawn covariances cost memory."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Estimates:
         half = (n_draws + 1) // 2
         n_methods, n_splits = self.deviations.shape
         n_spreads = (half + DRAWS_PER_SPREAD - 1) // DRAWS_PER_SPREAD
-        df = max(1, int(self.df))
+        df = int(min(max(self.df, 1.0), MOST_DF))
         normal = rng.standard_normal
         chi = np.sqrt(
             rng.chisquare(self.seed_df[:, None], (n_methods, half)) / self.seed_df[:, None]

@@ -26,7 +26,7 @@ def why(row: Row) -> str:
         case "below the bar":
             return f"worse than {row['bar_title']}"
         case "on the bar":
-            return f"within ±{_plain(row['margin'], digits)} of {row['bar_title']}"
+            return f"within ±{row['margin']:g} of {row['bar_title']}"
     return _why_not(row, digits)
 
 
@@ -42,7 +42,8 @@ def _why_not(row: Row, digits: int) -> str:
     if row["low"] is None and row["reason"]:
         return f"there is no interval: {row['reason']}"
     if row["difference"] is None:
-        return "no simple method was scored to compare it with"
+        other = "other " if row["part"] == "bar" else ""
+        return f"no {other}simple method was scored on the same half-samples"
     if row["p"] <= ALPHA < row["p_holm"]:
         return (
             f"p = {row['p']:.3f} alone, but {row['p_holm']:.3f} among the {row['n_family']} "
@@ -81,7 +82,7 @@ def sentence(row: Row) -> str:
             f"(difference {_change(row, '', digits)})"
         )
     if row["verdict"] == "on the bar":
-        text += f", which is within the margin of ±{_plain(row['margin'], digits)}"
+        text += f", which is within the margin of ±{row['margin']:g}"
     if row["verdict"] == "cannot say":
         text += f"; {row['why']}"
     return f"{text}.{_aside(row, digits)}"

@@ -277,11 +277,14 @@ def _global_state(trial: _Trial) -> Finding:
     return ""
 
 
-def _global_generators() -> dict[str, str]:
-    states: dict[str, str] = {"random": repr(random.getstate())}
-    states["numpy"] = repr(np.random.get_state()[1].tobytes())  # type: ignore[index] # noqa: NPY002
+def _global_generators() -> dict[str, object]:
+    kind, key, position, *gauss = np.random.get_state()  # noqa: NPY002 - what is watched
+    states: dict[str, object] = {
+        "random": random.getstate(),
+        "numpy": (kind, np.asarray(key).tobytes(), position, gauss),
+    }
     if "torch" in sys.modules:
-        states["torch"] = repr(sys.modules["torch"].get_rng_state().numpy().tobytes())
+        states["torch"] = sys.modules["torch"].get_rng_state().numpy().tobytes()
     return states
 
 

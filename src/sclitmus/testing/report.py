@@ -82,7 +82,8 @@ class Report:
         return next(check for check in self.checks if check.id == id)
 
     def __str__(self) -> str:
-        verdict = "meets the contract" if self.ok else f"{len(self.failed)} checks failed"
+        n = len(self.failed)
+        verdict = f"{n} check{'s' * (n > 1)} failed" if n else "meets the contract"
         return "\n".join([f"{self.subject}: {verdict}", *map(str, self.checks)])
 
 

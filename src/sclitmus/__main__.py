@@ -1,0 +1,5 @@
+"""`python -m sclitmus` is `sclitmus`."""
+
+from sclitmus.cli import main
+
+main()
