@@ -102,7 +102,7 @@ def study(
     obs: Path | None = None,
     organism: str | None = None,
     invert_lognorm: bool = False,
-    compat: str = "",
+    compat: Literal["", "scib"] = "",
     name: str = "",
 ) -> Study:
     """Put one dataset and the methods to assess on it into a study; nothing is computed.
@@ -251,7 +251,9 @@ class Results:
     def analysis(self) -> Analysis:
         """All statistics: intervals, differences, skill, ranks and verdicts, each a frame."""
         r = self.result
-        return analyse(r.records, r.splits, r.methods, r.tasks, r.metrics)
+        return analyse(
+            r.records, r.splits, r.methods_frame(), r.tasks_frame(), r.metrics_frame()
+        )
 
     def verdict(self) -> pl.DataFrame:
         """Return one row per dataset, task and method: the verdict, its numbers, and a sentence."""
@@ -293,19 +295,19 @@ class Results:
 
     def report_data(self) -> "ReportData":
         """Gather what the report shows."""
-        from sclitmus.report.content import report_data
+        from sclitmus.report.gather import report_data
 
         return report_data(self.result, self.analysis)
 
     def figures(self, folder: str | Path, format: Literal["svg", "png"] = "svg") -> list[Path]:
         """Write every figure of the report to a folder."""
-        from sclitmus.report.figures import save_figures
+        from sclitmus.report.export import save_figures
 
         return save_figures(self.report_data(), Path(folder), format)
 
     def tables(self, folder: str | Path) -> list[Path]:
         """Write verdicts, scores, differences and ranks as CSV, parquet and LaTeX."""
-        from sclitmus.report.tables import save_tables
+        from sclitmus.report.export import save_tables
 
         return save_tables(self.report_data(), Path(folder))
 
@@ -322,7 +324,7 @@ class Results:
         StoreError
             If the disk is full or the folder not writable.
         """
-        from sclitmus.run.store import write_text
+        from sclitmus.run.store import replace_file, whole
 
         if self.folder is None or self.report_path is None:
             raise StudyError(
@@ -336,7 +338,8 @@ class Results:
             "verdicts": self.verdict().to_dicts(),
             "environment": dict(self.result.environment),
         }
-        write_text(self.folder / "verdict.json", json.dumps(verdict, indent=1, allow_nan=False))
+        text = json.dumps(verdict, indent=1, allow_nan=False)
+        replace_file(self.folder / "verdict.json", whole(text.encode()), self.folder)
         self.report(self.report_path)
 
     def _repr_html_(self) -> str:
@@ -378,22 +381,21 @@ def _dataset(
             f"a file, or one of: {', '.join(catalog.datasets())}",
             f"did you mean {close[0]}?" if close else "check the path",
         )
-    special = ("label", "batch", "donor")
-    return read(
-        data,
-        **{name: given.get(name) for name in special},
-        roles={name: column for name, column in given.items() if name not in special},
-        embeddings=embeddings,
-        **settings,
-    )
+    return read(data, roles=given, embeddings=embeddings, **settings)
 
 
 def _arrays(
     embeddings: "Mapping[str, str | Path | np.ndarray]", dataset: Dataset
 ) -> Mapping[str, np.ndarray]:
-    from sclitmus.data.embeddings import load_embedding
+    from sclitmus.data.embeddings import Rows, load_embedding
 
-    return {name: load_embedding(name, source, dataset) for name, source in embeddings.items()}
+    kept = dataset.source_rows
+    rows = Rows(
+        np.arange(dataset.n_cells) if kept is None else kept,
+        dataset.n_cells if dataset.n_source is None else dataset.n_source,
+        dataset.cells,
+    )
+    return {name: load_embedding(name, given, rows, {})[0] for name, given in embeddings.items()}
 
 
 def _brought(name: str) -> MethodSpec:

@@ -28,6 +28,7 @@ Pairs = Annotated[list[str], Parameter(negative=(), consume_multiple=False)]
 
 def main() -> None:
     """Run the command line; what the user can mend is printed without a traceback."""
+    sys.path.insert(0, str(Path.cwd()))  # so that `--methods mymodule:MyModel` is found here
     try:
         code = app()
     except SclitmusError as error:
@@ -91,7 +92,7 @@ def _method_row(id: str) -> tuple[str, str]:
     except SclitmusError as error:  # a plugin that does not load must not hide the others
         return id, f"cannot be loaded: {error.seen}"
     settings = " ".join(f"{name}={value}" for name, value in card.params.items())
-    return id, f"{card.kind.replace('_', ' ')}: {card.title}" + (f" [{settings}]" if settings else "")
+    return id, f"{card.kind.replace('_', ' ')}: {card.title}" + (f" [{settings}]" * bool(settings))
 
 
 @app.command

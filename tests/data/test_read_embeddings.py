@@ -193,6 +193,6 @@ def test_files_that_cannot_be_read(make_adata, tmp_path, name, content, seen):
 
 def test_neither_file_nor_key(make_adata):
     error = refusal(make_adata, "X_scGTP", obsm={"X_scGPT": Z, "X_pca": Z})
-    assert "no file X_scGTP, nor such a key in obsm (it has: X_pca, X_scGPT)" in error.seen
+    assert "no file X_scGTP, nor such a key in obsm (it has: X_scGPT, X_pca)" in error.seen
     assert error.remedy.startswith("did you mean X_scGPT?")
     assert "obsm has no key 'X_x'" in refusal(make_adata, "obsm:X_x", obsm={"X_pca": Z}).seen

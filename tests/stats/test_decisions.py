@@ -113,7 +113,7 @@ def test_missing_failed_and_not_applicable_are_three_things() -> None:
     assert rows["model"]["why"] == "it did not run: there is no record of it"
     assert rows["other"]["why"] == "it failed: out of memory"
     assert rows["scvi"]["why"] == "not applicable: needs a batch"
-    assert rows["pca"]["why"] == "there is no interval: no half-samples were scored"
+    assert rows["pca"]["why"] == "no other simple method was scored on the same half-samples"
     assert all(row["verdict"] == "cannot say" for row in rows.values())
     assert all(row["score"] is None for name, row in rows.items() if name != "pca")
 

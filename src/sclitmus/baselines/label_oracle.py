@@ -27,11 +27,16 @@ class LabelOracle:
     Parameters
     ----------
     jitter
-        Standard deviation of the noise. Two labels are sqrt(2) apart, so at 0.01 no neighbour has
-        another label, yet no two cells coincide.
+        Standard deviation of the noise in each dimension. Two labels are sqrt(2) apart, so no
+        neighbour has another label, yet no two cells coincide.
+    n_components
+        Dimensions at least; more where there are more labels. In few dimensions the jitter has a
+        shape of its own, which clustering splits: three labels in three dimensions score an
+        `avg_bio_fixed` of 0.71 on 240 cells, in fifty 0.99.
     """
 
-    jitter: float = 0.01
+    jitter: float = 0.003
+    n_components: int = 50
     axes: Axes | None = field(default=None, kw_only=True, repr=False)  # set by fit
 
     @property
@@ -45,7 +50,7 @@ class LabelOracle:
             needs=("label",),
             sees_labels=True,
             deterministic=False,
-            params={"jitter": self.jitter},
+            params={"jitter": self.jitter, "n_components": self.n_components},
         )
 
     def fit(self, train: Dataset, rng: np.random.Generator) -> Self:
@@ -62,7 +67,8 @@ class LabelOracle:
         axes = require_fitted(self.axes, self.card.id)
         label = cells.role("label")
         axis_of = {name: axis for axis, name in enumerate(axes.names)}
-        z = self.jitter * cell_noise(axes.seed, cells.cells, len(axes.names))
+        d = max(self.n_components, len(axes.names))
+        z = self.jitter * cell_noise(axes.seed, cells.cells, d)
         for code, name in enumerate(label.names):
             if name in axis_of:
                 z[label.codes == code, axis_of[name]] += 1.0

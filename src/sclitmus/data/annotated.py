@@ -61,7 +61,8 @@ def open_h5ad(path: Path) -> Iterator[Source]:
 
         # Layouts from before anndata 0.7 hold compound arrays, which only its own reader knows.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # anndata, on moving what we never use
+            for category in (FutureWarning, PendingDeprecationWarning):  # "this file is old"
+                warnings.simplefilter("ignore", category)
             adata = read_h5ad(path)
         yield from_memory(adata, path.name)
 
@@ -118,6 +119,7 @@ def _stored_matrix(stored: Any, where: str, name: str) -> Matrix | None:
         if len(stored.shape) == 2:
             return Dense(stored)
     elif str(encoding).removesuffix("_matrix") in ("csr", "csc"):
+        _refuse_missing_chunks(stored, where, name)
         shape = stored.attrs.get("shape", stored.attrs.get("h5sparse_shape"))
         return Compressed(
             stored["data"],
@@ -131,6 +133,24 @@ def _stored_matrix(stored: Any, where: str, name: str) -> Matrix | None:
         "a dense array, or a CSR or CSC matrix",
         "write the file again with a current anndata",
     )
+
+
+def _refuse_missing_chunks(stored: Any, where: str, name: str) -> None:
+    """Refuse a sparse zarr matrix of which files are missing: zarr would read them as zeros.
+
+    A chunk of nothing but zeros is not written at all, but sparse data hold no zeros, and indices
+    are all 0 only if no cell has a second gene. Dense arrays cannot be told apart that way.
+    """
+    for part in ("data", "indices"):
+        n_chunks = getattr(stored[part], "nchunks", 0)  # HDF5 datasets have none
+        if n_chunks and stored["data"].shape[0] >= stored["indptr"].shape[0]:
+            missing = n_chunks - stored[part].nchunks_initialized
+            if missing:
+                raise DataError(
+                    f"{missing} of {n_chunks} chunks of {where}/{part} are missing in {name}",
+                    "all files of the zarr folder",
+                    "copy the folder again, completely",
+                )
 
 
 def _getter(mapping: Mapping[str, Any], key: str) -> Callable[[], Any]:

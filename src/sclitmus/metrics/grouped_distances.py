@@ -8,16 +8,15 @@ Working memory is one tile per thread beside the float32 copy of the data and th
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Real
 from numba import njit
-from threadpoolctl import ThreadpoolController
 
 from sclitmus.errors import MethodError
+from sclitmus.metrics.parallel import n_threads, on_threads, row_blocks
 
 _TILE = 1024  # rows and columns of a tile: 4 MB, measured fastest of 256, 512, 1024
 _MIN_PANELS = 16  # enough tiles per round to keep the cores of a small machine busy
@@ -87,10 +86,8 @@ def distance_sums(
     first_run = np.searchsorted(begins, edges, side="right") - 1
     side = int(np.diff(edges).max())
 
-    blas = ThreadpoolController().select(user_api="blas")
-    n_threads = max((library["num_threads"] for library in blas.info()), default=1)
-    spare: SimpleQueue[Float32[np.ndarray, "tile"]] = SimpleQueue()
-    for _ in range(n_threads):
+    spare: SimpleQueue[np.ndarray] = SimpleQueue()
+    for _ in range(n_threads()):
         spare.put(np.empty(side * side, dtype=np.float32))
 
     def add_tile(panels: tuple[int, int]) -> None:
@@ -106,11 +103,8 @@ def distance_sums(
         )  # fmt: skip
         spare.put(buffer)
 
-    # One BLAS thread per tile, many tiles at a time: the compiled loop then runs in parallel too.
-    with blas.limit(limits=1), ThreadPoolExecutor(n_threads) as pool:
-        for tiles in _rounds(n_panels):
-            for _ in pool.map(add_tile, tiles):
-                pass
+    for tiles in _rounds(n_panels):
+        on_threads(add_tile, tiles)
     return DistanceSums(order, to_label, to_batch)
 
 
@@ -136,29 +130,28 @@ def _centred(
     centre = np.median(z[::step].astype(np.float64), axis=0)
     reach = float(np.maximum(z.max(axis=0) - centre, centre - z.min(axis=0)).max())
     if not np.isfinite(reach):
-        rows = int((~np.isfinite(z).all(axis=1)).sum())
+        bad = int((~np.isfinite(z).all(axis=1)).sum())
         raise MethodError(
-            seen=f"an embedding with NaN or infinite values in {rows} of {len(z)} cells",
+            seen=f"an embedding with NaN or infinite values in {bad} of {len(z)} cells",
             needed="finite values, for a distance to exist",
             remedy="repair the method, or leave these cells out before embedding",
         )
     x = np.empty(z.shape, dtype=np.float32)
-    for start in range(0, len(z), 4096):
-        rows_ = order[start : start + 4096]
-        x[start : start + 4096] = (z[rows_] - centre) / (reach or 1.0)
+    for places in row_blocks(len(z), 4096):  # in float64, so that nothing is lost on the way
+        x[places] = (z[order[places]] - centre) / (reach or 1.0)
     return x
 
 
 # reassoc lets a sum be split over vector lanes; NaN keeps its meaning. The parts are inlined by
 # force: else a fresh process and one that loads the cache may link differently optimised copies
 # of them, whose sums differ in the last float32 bit.
-_FAST = frozenset({"reassoc", "contract", "nsz"})
-_inlined = njit(nogil=True, forceinline=True, fastmath=set(_FAST))
-_compiled = njit(nogil=True, cache=True, fastmath=set(_FAST))
+_FAST = {"reassoc", "contract", "nsz"}
+_inlined = njit(nogil=True, forceinline=True, fastmath=_FAST)
+_compiled = njit(nogil=True, cache=True, fastmath=_FAST)
 
 
-@_inlined  # type: ignore[untyped-decorator]  # numba has no types
-def _to_squares(row, square, squares):  # type: ignore[no-untyped-def]  # compiled, typed by use
+@_inlined
+def _to_squares(row, square, squares):  # type: ignore[no-untyped-def]
     """Turn products into squared distances in place; count those that lost digits."""
     two, zero = np.float32(2), np.float32(0)
     share = np.float32(_CANCELLED)
@@ -171,8 +164,8 @@ def _to_squares(row, square, squares):  # type: ignore[no-untyped-def]  # compil
     return cancelled
 
 
-@_inlined  # type: ignore[untyped-decorator]  # numba has no types
-def _from_differences(row, x_row, x, square, squares):  # type: ignore[no-untyped-def]  # compiled
+@_inlined
+def _from_differences(row, x_row, x, square, squares):  # type: ignore[no-untyped-def]
     """Compute again the squared distances that lost digits; exactly 0 between equal cells."""
     share = np.float32(_CANCELLED)
     for q in range(row.size):
@@ -184,8 +177,8 @@ def _from_differences(row, x_row, x, square, squares):  # type: ignore[no-untype
             row[q] = total
 
 
-@_inlined  # type: ignore[untyped-decorator]  # numba has no types
-def _add_roots(row, down):  # type: ignore[no-untyped-def]  # compiled, typed by use
+@_inlined
+def _add_roots(row, down):  # type: ignore[no-untyped-def]
     """Add the distances to the columns' sums; return the sum of the row."""
     total = np.float32(0)
     for q in range(row.size):
@@ -195,8 +188,8 @@ def _add_roots(row, down):  # type: ignore[no-untyped-def]  # compiled, typed by
     return total
 
 
-@_compiled  # type: ignore[untyped-decorator]  # numba has no types
-def _add_tile(  # type: ignore[no-untyped-def]  # compiled, typed by use
+@_compiled
+def _add_tile(  # type: ignore[no-untyped-def]
     tile, x, squares, top, left, first_row_run, first_column_run,
     begins, run_label, run_batch, to_label, to_batch,
 ):  # fmt: skip
@@ -216,7 +209,9 @@ def _add_tile(  # type: ignore[no-untyped-def]  # compiled, typed by use
             other, start = first_column_run, left
             while start < right:
                 stop = min(begins[other + 1], right)
-                total = _add_roots(row[start - left : stop - left], down[start - left : stop - left])
+                total = _add_roots(
+                    row[start - left : stop - left], down[start - left : stop - left]
+                )
                 to_label[r, run_label[other]] += total
                 if run_label[other] == run_label[run]:
                     to_batch[r, run_batch[other]] += total

@@ -148,7 +148,7 @@ def _testable(graph: sparse.csr_matrix, batch: Int32[np.ndarray, "n_cells"]) -> 
     n_components, component = connected_components(graph, directed=False)
     if n_components == 1:
         return _Part(graph, component, batch, k)
-    large: Bool[np.ndarray, "n_cells"] = np.bincount(component)[component] >= 3 * k
+    large: Bool[np.ndarray, n_cells] = np.bincount(component)[component] >= 3 * k
     if large.mean() < 0.75 or len(np.unique(batch[large])) < 2:
         return 0.0
     kept = np.flatnonzero(large)

@@ -17,7 +17,7 @@ MIN_CELLS = 10
 """Types with fewer cells have no CiLISI (as scIntegrationMetrics' ``min.cells.split``)."""
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _inverse_simpson(indices, distances, first, codes, n_codes, perplexity, out):  # type: ignore[no-untyped-def]
     """One LISI per row and code; bisection for beta exactly as in scib-metrics.
 

@@ -83,10 +83,10 @@ def nearest_neighbours(
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     centred, scale = _centred(z)
-    indices, distances, recall = search(centred, min(k, len(z)), seed, threads)
+    indices, distances, exact, recall = search(centred, min(k, len(z)), seed, threads)
     if scale != 1:
         distances *= np.float32(scale)
-    return Neighbours(indices, distances, exact=recall == 1.0, recall=recall)
+    return Neighbours(indices, distances, exact, recall)
 
 
 def _centred(z: Num[np.ndarray, "n_cells d"]) -> tuple[Float32[np.ndarray, "n_cells d"], float]:
@@ -108,7 +108,7 @@ def _centred(z: Num[np.ndarray, "n_cells d"]) -> tuple[Float32[np.ndarray, "n_ce
     return centred, scale
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _memberships(indices, distances, first, mean_distance, out):  # type: ignore[no-untyped-def]
     """Fill `out` with the membership strength of each edge, 0 for the cell itself.
 
@@ -278,6 +278,6 @@ def label_means(
     n_labels = int(label.max()) + 1
     total = np.bincount(label[known], weights=scores[known], minlength=n_labels)
     count = np.bincount(label[known], minlength=n_labels)
-    means: Float64[np.ndarray, "n_labels"] = np.full(n_labels, np.nan)
+    means: Float64[np.ndarray, n_labels] = np.full(n_labels, np.nan)
     np.divide(total, count, out=means, where=count > 0)
     return means

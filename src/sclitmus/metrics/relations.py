@@ -31,9 +31,7 @@ def relations(
     that knows nothing scores around 0, but not exactly: the centroids of rare types scatter
     more, in noise as in data. Compare with the measured floor.
     """
-    profiles = relation_profiles(
-        z, label, batch, before, min_batch=min_batch, min_type=min_type
-    )
+    profiles = relation_profiles(z, label, batch, before, min_batch=min_batch, min_type=min_type)
     return float(np.mean(list(profiles.values())))
 
 
@@ -143,7 +141,9 @@ def _centroids(
     return centroids
 
 
-def _distances(centroids: Float64[np.ndarray, "n_types d"]) -> Float64[np.ndarray, "n_types n_types"]:
+def _distances(
+    centroids: Float64[np.ndarray, "n_types d"],
+) -> Float64[np.ndarray, "n_types n_types"]:
     difference = (np.linalg.norm(centroids - centroid, axis=1) for centroid in centroids)
     return np.stack(list(difference))
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 N_NEIGHBOURS = 90  # LISI's neighbourhood, the largest any metric asks for
 N_GRAPH_NEIGHBOURS = 15  # scanpy's and scib's default for clustering
+N_KBET_NEIGHBOURS = 50  # scib-metrics'
 # The seeds scib-metrics 0.5.10 fixes.
 SCIB_LEIDEN_SEED = 42
 SCIB_KMEANS_SEED = 0

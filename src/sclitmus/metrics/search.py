@@ -9,7 +9,7 @@ several times in high dimension and keeps memory at a few blocks per thread.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64
+from jaxtyping import Float32, Int32, Int64
 from numba import njit
 
 from sclitmus.core.rng import rng_for
@@ -29,7 +29,7 @@ SPARE = 8  # candidates beyond k, so that rounding in |x|² + |y|² - 2xy cannot
 SAMPLE = 256  # query cells whose exact neighbours decide how many groups are visited
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _smallest_first(values, ids, n, k):  # type: ignore[no-untyped-def]
     """Reorder the first `n` so that the `k` smallest stand in front (Hoare's quickselect)."""
     low, high = 0, n - 1
@@ -56,7 +56,7 @@ def _smallest_first(values, ids, n, k):  # type: ignore[no-untyped-def]
 
 
 # nnan lets LLVM turn the minimum over 16 into vector instructions; inputs are finite.
-@njit(nogil=True, cache=True, fastmath={"nnan"})  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath={"nnan"})
 def _absorb(products, first, k, values, ids, filled, worst):  # type: ignore[no-untyped-def]
     """Add to each row's candidates the entries of a block below its k-th best so far."""
     n_rows, n_columns = products.shape
@@ -91,7 +91,7 @@ def _absorb(products, first, k, values, ids, filled, worst):  # type: ignore[no-
         filled[r] = n
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _finish(rows, d, self_ids, names, values, ids, filled, k, out_ids, out_distances):  # type: ignore[no-untyped-def]
     """Sort each row's candidates by distances taken from differences, itself first.
 
@@ -153,42 +153,49 @@ class _Groups:
         First row of each group, and the number of rows at the end.
     order
         For each group, all groups from the nearest centre to the farthest.
+    centres
+        Mean row of each group, roughly.
+    reach
+        ``reach[a, c]`` is how far group a comes towards centre c: the largest
+        ``x·centre_c - x·centre_a`` of its rows.
     """
 
     rows: Float32[np.ndarray, "n_cells d_plus_1"]
     names: Int64[np.ndarray, "n_cells"]
     starts: Int64[np.ndarray, "n_groups_plus_1"]
     order: Int64[np.ndarray, "n_groups n_groups"]
-
-    @property
-    def visited(self) -> Int64[np.ndarray, "n_groups n_groups"]:
-        """Rows seen when a group has visited the groups of its order up to each place."""
-        visited: Int64[np.ndarray, "n_groups n_groups"] = np.cumsum(
-            np.diff(self.starts)[self.order], axis=1
-        )
-        return visited
+    centres: Float32[np.ndarray, "n_groups d"]
+    reach: Float32[np.ndarray, "n_groups n_groups"]
 
 
 def _grouped(z: Float32[np.ndarray, "n_cells d"], rng: np.random.Generator) -> _Groups:
     n, d = z.shape
     if n <= ONE_GROUP:
-        names = np.arange(n)
-        starts, order = np.array([0, n]), np.zeros((1, 1), dtype=np.int64)
+        centres = np.zeros((1, d), dtype=np.float32)
+        group = np.zeros(n, dtype=np.int64)
     else:
-        centres = _centres(z, int(np.sqrt(n)), rng)
-        group = _nearest_centre(z, centres)
-        used, group = np.unique(group, return_inverse=True)
+        centres = _centres(z, min(int(np.sqrt(n)), n // QUERIES), rng)
+        used, group = np.unique(_nearest_centre(z, centres), return_inverse=True)
         centres = centres[used]
-        names = np.argsort(group, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(np.bincount(group))])
-        between = np.sum(centres**2, axis=1) - 2 * centres @ centres.T
-        np.fill_diagonal(between, -np.inf)  # a group visits itself first
-        order = np.argsort(between, axis=1, kind="stable")
+    names = np.argsort(group, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group))])
+    between = np.sum(centres**2, axis=1) - 2 * centres @ centres.T
+    np.fill_diagonal(between, -np.inf)  # a group visits itself first
+    order = np.argsort(between, axis=1, kind="stable")
     rows = np.empty((n, d + 1), dtype=np.float32)
     for block in row_blocks(n, 65_536):
         rows[block, :d] = z[names[block]]
         rows[block, d] = np.einsum("ij,ij->i", rows[block, :d], rows[block, :d])
-    return _Groups(rows, names, starts, order)
+    reach = np.empty((len(centres), len(centres)), dtype=np.float32)
+
+    def measure(a: int) -> None:
+        reach[a] = -np.inf
+        for block in row_blocks(int(starts[a + 1] - starts[a]), 2048):
+            towards = rows[starts[a] + block.start : starts[a] + block.stop, :d] @ centres.T
+            np.maximum(reach[a], (towards - towards[:, [a]]).max(axis=0), out=reach[a])
+
+    on_threads(measure, range(len(centres)))
+    return _Groups(rows, names, starts, order, centres, reach)
 
 
 def _centres(
@@ -222,10 +229,14 @@ def _search(
     groups: _Groups,
     k: int,
     queries: Int64[np.ndarray, "n_queries"],
-    pieces: list[slice],
+    visit: Int64[np.ndarray, "n_visited"],
+    own: int | None,
     out: tuple[Int32[np.ndarray, "n_cells k"], Float32[np.ndarray, "n_cells k"]],
 ) -> None:
-    """Find the k nearest of `queries` among the rows of `pieces`; fills `out` by row name."""
+    """Find the k nearest of `queries` among the groups of `visit`; fills `out` by row name.
+
+    `own` is the group all queries are in, or None where they are in several.
+    """
     rows, d = groups.rows, groups.rows.shape[1] - 1
     left = np.empty((len(queries), d + 1), dtype=np.float32)
     np.multiply(rows[queries, :d], -2, out=left[:, :d])
@@ -236,26 +247,40 @@ def _search(
     filled = np.zeros(len(queries), dtype=np.int64)
     worst = np.full(len(queries), np.inf, dtype=np.float32)
     room = np.empty(len(queries) * PIECE, dtype=np.float32)
-    for piece in pieces:
-        width = piece.stop - piece.start
-        products = room[: len(queries) * width].reshape(len(queries), width)
-        np.matmul(left, rows[piece].T, out=products)
-        _absorb(products, piece.start, keep, values, ids, filled, worst)
+    apart = None if own is None else _apart(groups, queries, own)
+    for group in visit.tolist():
+        # The margin covers the rounding of both sides.
+        if apart is not None and (apart[:, group] > 1.001 * worst + 0.001 * rows[queries, d]).all():
+            continue
+        end = int(groups.starts[group + 1])
+        for start in range(int(groups.starts[group]), end, PIECE):
+            piece = rows[start : min(start + PIECE, end)]
+            products = room[: len(queries) * len(piece)].reshape(len(queries), len(piece))
+            np.matmul(left, piece.T, out=products)
+            _absorb(products, start, keep, values, ids, filled, worst)
     _finish(rows, d, queries, groups.names, values, ids, filled, k, *out)
 
 
-def _pieces(groups: _Groups, visit: Int64[np.ndarray, "n_visited"]) -> list[slice]:
-    return [
-        slice(start, min(start + PIECE, groups.starts[g + 1]))
-        for g in visit.tolist()
-        for start in range(groups.starts[g], groups.starts[g + 1], PIECE)
-    ]
+def _apart(
+    groups: _Groups, queries: Int64[np.ndarray, "n_queries"], own: int
+) -> Float32[np.ndarray, "n_queries n_groups"]:
+    """Least squared distance to any row of each group, less ``|x|²``; -inf where unknown."""
+    d = groups.centres.shape[1]
+    x = groups.rows[queries]
+    towards = x[:, :d] @ groups.centres.T
+    towards -= towards[:, [own]].copy()
+    # Along the line between two centres, from the row to the group's nearest end.
+    gap = -groups.reach[:, own] - towards
+    length = np.linalg.norm(groups.centres - groups.centres[own], axis=1)
+    length[own] = np.inf
+    apart = np.where(gap > 0, (gap / np.maximum(length, 1e-30)) ** 2 - x[:, d:], -np.inf)
+    return apart.astype(np.float32)
 
 
 def search(
     z: Float32[np.ndarray, "n_cells d"], k: int, seed: int, threads: int | None = None
-) -> tuple[Int32[np.ndarray, "n_cells k"], Float32[np.ndarray, "n_cells k"], float]:
-    """Find each row's k nearest rows, itself first, and the recall (1 where exact).
+) -> tuple[Int32[np.ndarray, "n_cells k"], Float32[np.ndarray, "n_cells k"], bool, float]:
+    """Find each row's k nearest rows, itself first; whether exactly, and the recall.
 
     Parameters
     ----------
@@ -271,54 +296,49 @@ def search(
     n, d = z.shape
     rng = rng_for(seed, "nearest neighbours")
     groups = _grouped(z, rng)
-    ids = np.empty((n, k), dtype=np.int32)
-    distances = np.empty((n, k), dtype=np.float32)
-    exact = float(n) * n * (d + 25) <= EXACT_COST or len(groups.order) == 1
-    budget = n
-    sample = np.zeros(0, dtype=np.int64)
-    if not exact:
-        sample = np.sort(rng.choice(n, min(n, SAMPLE), replace=False))
-        everything = _pieces(groups, np.arange(len(groups.order)))
-        for block in row_blocks(len(sample), 64):
-            _search(groups, k, sample[block], everything, (ids, distances))
-        budget = _rows_to_visit(groups, sample, ids[groups.names[sample]], d)
-    true = distances[groups.names[sample], -1:].copy()
+    n_groups = len(groups.order)
+    out = np.empty((n, k), dtype=np.int32), np.empty((n, k), dtype=np.float32)
+    visited = np.cumsum(np.diff(groups.starts)[groups.order], axis=1)
+    exact = float(n) * n * (d + 25) <= EXACT_COST or n_groups == 1
+    sample = np.sort(rng.choice(n, 0 if exact else min(n, SAMPLE), replace=False))
+    for block in row_blocks(len(sample), 64):
+        _search(groups, k, sample[block], np.arange(n_groups), None, out)
+    names = groups.names[sample]
+    true = out[1][names, -1:].copy()
+    budget = n if exact else _rows_to_visit(groups, visited, sample, out[0][names])
 
-    def one_group(task: tuple[int, slice]) -> None:
-        group, block = task
-        visit = groups.order[group, : np.searchsorted(visited[group], budget) + 1]
-        _search(
-            groups, k, np.arange(block.start, block.stop), _pieces(groups, visit), (ids, distances)
-        )
+    def one_block(group_and_rows: tuple[int, slice]) -> None:
+        group, block = group_and_rows
+        visit = groups.order[group, : int(np.searchsorted(visited[group], budget)) + 1]
+        _search(groups, k, np.arange(block.start, block.stop), visit, group, out)
 
-    visited = groups.visited
     size = min(QUERIES, max(64, n // 8))
     tasks = [
         (group, slice(start, min(start + size, int(groups.starts[group + 1]))))
-        for group in range(len(groups.order))
+        for group in range(n_groups)
         for start in range(int(groups.starts[group]), int(groups.starts[group + 1]), size)
     ]
-    on_threads(one_group, tasks, threads)
+    on_threads(one_block, tasks, threads)
     if exact or budget >= n:
-        return ids, distances, 1.0
-    found = distances[groups.names[sample]] <= true * np.float32(1 + 1e-6)
-    return ids, distances, float(found[:, 1:].mean())
+        return *out, True, 1.0
+    # By distance, not by number: equally near cells are equally right.
+    found = out[1][names] <= true * np.float32(1 + 1e-6)
+    return *out, False, float(found[:, 1:].mean())
 
 
 def _rows_to_visit(
     groups: _Groups,
+    visited: Int64[np.ndarray, "n_groups n_groups"],
     sample: Int64[np.ndarray, "n_sample"],
     neighbours: Int32[np.ndarray, "n_sample k"],
-    d: int,
 ) -> int:
     """Choose how many rows each group must see to reach the wanted recall on the sample."""
-    n = len(groups.names)
+    n, d = len(groups.names), groups.centres.shape[1]
     group_of = np.empty(n, dtype=np.int64)
     group_of[groups.names] = np.repeat(np.arange(len(groups.order)), np.diff(groups.starts))
     own = group_of[groups.names[sample]]
-    place = np.argsort(groups.order[own], axis=1)  # place of each group in the order of mine
-    needed = np.take_along_axis(
-        groups.visited[own], np.take_along_axis(place, group_of[neighbours], axis=1), axis=1
-    )
-    wanted: Float64[np.ndarray, ""] = np.quantile(needed[:, 1:], RECALL_WANTED)
-    return int(min(wanted, COST_CAP / (n * (d + 25.0))))
+    place = np.argsort(groups.order[own], axis=1)  # of each group in the order of a cell's group
+    seen_at = np.take_along_axis(place, group_of[neighbours[:, 1:]], axis=1)
+    needed = np.sort(np.take_along_axis(visited[own], seen_at, axis=1), axis=None)
+    wanted = int(needed[int(RECALL_WANTED * (len(needed) - 1))])
+    return min(wanted, int(COST_CAP / (n * (d + 25.0))))

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int32, Int64, Real
 
 from sclitmus.errors import NotApplicable
-from sclitmus.metrics.groups import group_sums, row_blocks
+from sclitmus.metrics.groups import float64_blocks, group_sums
 
 # A mean cosine distance below this is rounding, not an angle: float32 tells directions apart
 # from about 1e-14 on.
@@ -190,12 +190,12 @@ def bras(
     group, code = np.unique(label * size.shape[1] + batch, return_inverse=True)
     in_group, in_label = size.ravel()[group], size.sum(axis=1)
     group_sum = np.zeros((len(group), z.shape[1]))
-    for rows in row_blocks(z):
+    for rows in float64_blocks(z):
         group_sum += group_sums(_directions(z[rows]), code[rows], len(group))
     label_sum = group_sums(group_sum, group // size.shape[1], len(size))
 
     score = np.empty(len(z))
-    for rows in row_blocks(z):
+    for rows in float64_blocks(z):
         u = _directions(z[rows])
         own, same_label = code[rows], label[rows]
         to_own = np.einsum("ij,ij->i", u, group_sum[own])
@@ -237,7 +237,7 @@ def _silhouette(
     a: Float64[np.ndarray, "n_rows"], b: Float64[np.ndarray, "n_rows"]
 ) -> Float64[np.ndarray, "n_rows"]:
     larger = np.maximum(a, b)
-    return np.divide(b - a, larger, out=np.zeros_like(a), where=larger != 0)
+    return np.asarray(np.divide(b - a, larger, out=np.zeros_like(a), where=larger != 0))
 
 
 def _directions(z: Real[np.ndarray, "n_rows d"]) -> Float64[np.ndarray, "n_rows d"]:
@@ -250,7 +250,7 @@ def _directions(z: Real[np.ndarray, "n_rows d"]) -> Float64[np.ndarray, "n_rows 
 
 def _consecutive(codes: Int32[np.ndarray, "n_cells"]) -> Int64[np.ndarray, "n_cells"]:
     """Renumber codes as 0, 1, … with none left out."""
-    return np.unique(codes, return_inverse=True)[1].astype(np.int64)
+    return np.asarray(np.unique(codes, return_inverse=True)[1])
 
 
 def _cross_counts(

@@ -16,7 +16,7 @@ BASIS = 320  # vectors kept before a restart: measured best for 100 eigenvectors
 DENSE = 400  # up to so many rows a full decomposition is as fast, and needs no tolerance
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, fastmath={"contract"})
 def _times(starts, columns, values, x, out):  # type: ignore[no-untyped-def]
     """Multiply a CSR matrix by a block of columns."""
     n, width = out.shape

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -11,7 +12,7 @@ from sclitmus.core.record import Score
 from sclitmus.errors import NotApplicable
 from sclitmus.metrics import relations, silhouette, variance
 from sclitmus.metrics.clustering import ari, nmi
-from sclitmus.metrics.scored import N_GRAPH_NEIGHBOURS, ScoredEmbedding
+from sclitmus.metrics.scored import N_GRAPH_NEIGHBOURS, N_KBET_NEIGHBOURS, ScoredEmbedding
 from sclitmus.metrics.scoring import measure, scores_of
 
 __all__ = ["METRICS", "ScoredEmbedding", "score_all"]
@@ -39,8 +40,7 @@ def _batch_asw(e: ScoredEmbedding) -> dict[str, float]:
 
 
 def _isolated_labels(e: ScoredEmbedding) -> float:
-    compat = "scib" if e.compat else ""
-    return silhouette.isolated_labels(e.silhouettes, e.types, e.batches, compat=compat)
+    return silhouette.isolated_labels(e.silhouettes, e.types, e.batches, compat=_compat(e))
 
 
 def _purity(e: ScoredEmbedding) -> dict[str, float]:
@@ -57,8 +57,7 @@ def _relations(e: ScoredEmbedding) -> dict[str, float]:
 
 
 def _pcr_comparison(e: ScoredEmbedding) -> float:
-    compat = "scib" if e.compat else ""
-    return variance.pcr_comparison(e.unintegrated, e.z, e.batches, compat=compat)
+    return variance.pcr_comparison(e.unintegrated, e.z, e.batches, compat=_compat(e))
 
 
 def _clisi(e: ScoredEmbedding) -> float:
@@ -83,11 +82,14 @@ def _cilisi(e: ScoredEmbedding) -> dict[str, float]:
     return {"dataset": float(np.nanmean(cells))} | _by_type(e, cells)
 
 
-def _kbet(e: ScoredEmbedding) -> float:
-    from sclitmus.metrics.kbet import kbet_per_label
+def _kbet(e: ScoredEmbedding) -> dict[str, float]:
+    from sclitmus.metrics.kbet import MIN_CELLS, kbet_scores
 
-    compat = e.compat == "scib"
-    return kbet_per_label(e.neighbours.first(50), e.label, e.batches, compat=compat)
+    nearby = e.neighbours.first(N_KBET_NEIGHBOURS)
+    per_type = _named(e, kbet_scores(nearby, e.label, e.batches, compat=e.compat == "scib"))
+    if not per_type:
+        raise NotApplicable(f"no type has two batches and at least {MIN_CELLS} cells")
+    return {"dataset": sum(per_type.values()) / len(per_type)} | per_type
 
 
 def _graph_connectivity(e: ScoredEmbedding) -> float:
@@ -95,6 +97,10 @@ def _graph_connectivity(e: ScoredEmbedding) -> float:
 
     graph = e.neighbours.first(N_GRAPH_NEIGHBOURS)
     return graph_connectivity(graph, e.label, compat=e.compat == "scib")
+
+
+def _compat(e: ScoredEmbedding) -> Literal["", "scib"]:
+    return "scib" if e.compat else ""
 
 
 def _with_batches(e: ScoredEmbedding) -> ScoredEmbedding:
@@ -106,8 +112,12 @@ def _by_type(e: ScoredEmbedding, cells: Float64[np.ndarray, "n_cells"]) -> dict[
     """Return the mean over the cells of each type that has a value."""
     from sclitmus.metrics.neighbours import label_means
 
-    means = enumerate(label_means(cells, e.label).tolist())
-    return {f"type:{e.type_name(code)}": mean for code, mean in means if not math.isnan(mean)}
+    return _named(e, label_means(cells, e.label))
+
+
+def _named(e: ScoredEmbedding, by_code: Float64[np.ndarray, "n_labels"]) -> dict[str, float]:
+    values = enumerate(by_code.tolist())
+    return {f"type:{e.type_name(code)}": value for code, value in values if not math.isnan(value)}
 
 
 def _composite(id: str) -> Callable[[ScoredEmbedding], float]:

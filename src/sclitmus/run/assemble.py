@@ -16,11 +16,8 @@ from sclitmus.run.result import (
     RunResult,
     cells_frame,
     dataset_infos,
-    methods_frame,
-    metrics_frame,
     records_frame,
     splits_frame,
-    tasks_frame,
 )
 from sclitmus.run.scoring import Answer, read_scores, rows_without_scores
 from sclitmus.run.store import Artifact, Missing, Store
@@ -53,9 +50,11 @@ def assemble(
         projections=maps,
         cells=cells,
         projection_notes=(*notes, *projection_notes),
-        methods=methods_frame(resolved),
-        tasks=tasks_frame(resolved),
-        metrics=metrics_frame(resolved),
+        methods=tuple(chosen.object.card for chosen in resolved.methods),
+        tasks=tuple(chosen.object.card for chosen in resolved.tasks),
+        metrics=tuple(
+            {m.id: m for c in resolved.tasks for m in c.object.metrics.values()}.values()
+        ),
         datasets=dataset_infos(resolved),
         plan=plan,
         environment=environment,

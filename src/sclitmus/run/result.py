@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import polars as pl
 from jaxtyping import Int64
 
 from sclitmus.core.dataset import DatasetCard, Note
+from sclitmus.core.method import MethodCard
+from sclitmus.core.metric import Metric
 from sclitmus.core.record import Record
 from sclitmus.core.task import TaskCard
-from sclitmus.errors import StoreError
+from sclitmus.errors import StoreError, StudyError
 from sclitmus.run.plan import Plan, PlannedSplit, Trial
 from sclitmus.run.resolve import Resolved
 from sclitmus.run.store import explain, replace_file, whole
@@ -80,7 +82,7 @@ class RunResult:
     projection_notes
         dataset, method, note: maps that could not be drawn, and what is to be known of others.
     methods, tasks, metrics
-        One row per method, task and metric with what their cards say.
+        Cards of what took part, in the study's order.
     exit_status
         0 if nothing failed, else 1. What is not applicable has not failed.
     """
@@ -91,13 +93,48 @@ class RunResult:
     projections: pl.DataFrame
     cells: pl.DataFrame
     projection_notes: tuple[Mapping[str, str], ...]
-    methods: pl.DataFrame
-    tasks: pl.DataFrame
-    metrics: pl.DataFrame
+    methods: tuple[MethodCard, ...]
+    tasks: tuple[TaskCard, ...]
+    metrics: tuple[Metric, ...]
     datasets: tuple[DatasetInfo, ...]
     plan: Plan
     environment: Mapping[str, Any]
     exit_status: int
+
+    def methods_frame(self) -> pl.DataFrame:
+        """One row per method: method, title, kind, part, deterministic, behaviour."""
+        names = ("title", "kind", "part", "deterministic", "behaviour")
+        return pl.DataFrame(
+            {"method": [card.id for card in self.methods]}
+            | {name: [getattr(card, name) for card in self.methods] for name in names},
+        )
+
+    def tasks_frame(self) -> pl.DataFrame:
+        """One row per task: task, headline, direction, margin."""
+        direction = {metric.id: metric.direction for metric in self.metrics}
+        return pl.DataFrame(
+            {
+                "task": [card.id for card in self.tasks],
+                "headline": [card.headline for card in self.tasks],
+                "direction": [direction[card.headline] for card in self.tasks],
+                "margin": [card.margin for card in self.tasks],
+            }
+        )
+
+    def metrics_frame(self) -> pl.DataFrame:
+        """One row per metric: metric, title, direction, low, high, chance, side."""
+        return pl.DataFrame(
+            {
+                "metric": [m.id for m in self.metrics],
+                "title": [m.title for m in self.metrics],
+                "direction": [m.direction for m in self.metrics],
+                "low": [float(m.bounds[0]) for m in self.metrics],
+                "high": [float(m.bounds[1]) for m in self.metrics],
+                "chance": [m.chance for m in self.metrics],
+                "side": [m.side for m in self.metrics],
+            },
+            schema_overrides={"chance": pl.Float64},
+        )
 
     def save(self, out: Path) -> None:
         """Write ``records.parquet`` … and ``run.json``, each of them whole or not at all.
@@ -117,9 +154,9 @@ class RunResult:
             rest = {
                 "study": self.study,
                 "projection_notes": list(self.projection_notes),
-                **{
-                    name: getattr(self, name).to_dicts() for name in ("methods", "tasks", "metrics")
-                },
+                "methods": [asdict(card) for card in self.methods],
+                "tasks": [asdict(card) for card in self.tasks],
+                "metrics": [_scale(metric) for metric in self.metrics],
                 "datasets": [asdict(info) for info in self.datasets],
                 "trials": [asdict(trial) for trial in self.plan.trials],
                 "planned_splits": [asdict(split) for split in self.plan.splits],
@@ -151,10 +188,11 @@ def load_result(out: Path | str) -> RunResult:
             study=rest["study"],
             **frames,
             projection_notes=tuple(rest["projection_notes"]),
-            **{
-                name: pl.DataFrame(rest[name], infer_schema_length=None)
-                for name in ("methods", "tasks", "metrics")
-            },
+            methods=tuple(MethodCard(**_with_tuples(card)) for card in rest["methods"]),
+            tasks=tuple(TaskCard(**_with_tuples(card)) for card in rest["tasks"]),
+            metrics=tuple(
+                Metric(**_with_tuples(scale), compute=_not_here) for scale in rest["metrics"]
+            ),
             datasets=tuple(_dataset_info(info) for info in rest["datasets"]),
             plan=Plan(
                 tuple(Trial(**trial) for trial in rest["trials"]),
@@ -187,77 +225,6 @@ def splits_frame(plan: Plan) -> pl.DataFrame:
     """Turn the planned splits into a frame."""
     columns = {name: [getattr(s, name) for s in plan.splits] for name in SPLIT_SCHEMA}
     return pl.DataFrame(columns, schema=SPLIT_SCHEMA)
-
-
-def methods_frame(resolved: Resolved) -> pl.DataFrame:
-    """One row per method with what its card says; params and corpora as text."""
-    return pl.DataFrame(
-        [
-            {
-                "method": card.id,
-                "title": card.title,
-                "kind": card.kind,
-                "part": card.part,
-                "deterministic": card.deterministic,
-                "behaviour": card.behaviour,
-                "summary": card.summary,
-                "params": ", ".join(f"{k}={v}" for k, v in sorted(card.params.items())),
-                "version": card.version,
-                "doi": card.doi,
-                "licence": card.licence,
-                "gene_space": card.gene_space,
-                "sees_labels": card.sees_labels,
-                "corpora": ", ".join(card.corpora),
-            }
-            for card in (chosen.object.card for chosen in resolved.methods)
-        ]
-    )
-
-
-def tasks_frame(resolved: Resolved) -> pl.DataFrame:
-    """One row per task with what its card says."""
-    cards: list[TaskCard] = [chosen.object.card for chosen in resolved.tasks]
-    return pl.DataFrame(
-        [
-            {
-                "task": card.id,
-                "headline": card.headline,
-                "direction": chosen.object.metrics[card.headline].direction,
-                "margin": card.margin,
-                "question": card.question,
-                "beside": ", ".join(card.beside),
-                "references": ", ".join(card.references),
-                "version": card.version,
-                "doi": card.doi,
-            }
-            for chosen, card in zip(resolved.tasks, cards, strict=True)
-        ]
-    )
-
-
-def metrics_frame(resolved: Resolved) -> pl.DataFrame:
-    """One row per metric of the tasks, with its scale."""
-    metrics = {m.id: m for chosen in resolved.tasks for m in chosen.object.metrics.values()}
-    return pl.DataFrame(
-        [
-            {
-                "metric": m.id,
-                "title": m.title,
-                "direction": m.direction,
-                "low": m.bounds[0],
-                "high": m.bounds[1],
-                "chance": m.chance,
-                "side": m.side,
-                "unit": m.unit,
-                "version": m.version,
-                "summary": m.summary,
-                "doi": m.doi,
-            }
-            for m in metrics.values()
-        ],
-        schema_overrides={"low": pl.Float64, "high": pl.Float64, "chance": pl.Float64},
-        infer_schema_length=None,
-    )
 
 
 def dataset_infos(resolved: Resolved) -> tuple[DatasetInfo, ...]:
@@ -300,6 +267,22 @@ def cells_frame(
         schema = {"dataset": pl.String, "row": pl.Int64} | strings
         parts.append(pl.DataFrame(columns, schema=schema))
     return pl.concat(parts, how="diagonal")
+
+
+def _scale(metric: Metric) -> dict[str, Any]:
+    return {f.name: getattr(metric, f.name) for f in fields(metric) if f.name != "compute"}
+
+
+def _not_here(scored: object) -> float:
+    raise StudyError(
+        "a metric read back from a run's folder was asked to compute",
+        "a metric of the catalogue: what is read back is its scale only",
+        "use sclitmus.catalog.metrics()",
+    )
+
+
+def _with_tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
 
 
 def _dataset_info(entry: dict[str, Any]) -> DatasetInfo:

@@ -70,11 +70,14 @@ class Estimates:
         seeds = self.seed_sd[i] ** 2 + self.seed_sd[j] ** 2
         return self.value[i] - self.value[j], np.sqrt(sampling + seeds)
 
-    def draw(self, rng: np.random.Generator, n_draws: int) -> "Draws":
-        """Draw errors of all methods' scores, jointly; see `Draws`."""
+    def draw(self, rng: np.random.Generator, n_draws: int, *, only_scores: bool = False) -> "Draws":
+        """Draw errors of all methods' scores, jointly; see `Draws`.
+
+        With `only_scores`, what `Draws.pivots` needs, the costly part, is left out.
+        """
         half = (n_draws + 1) // 2
         n_methods, n_splits = self.deviations.shape
-        n_spreads = (half + DRAWS_PER_SPREAD - 1) // DRAWS_PER_SPREAD
+        n_spreads = 0 if only_scores else (half + DRAWS_PER_SPREAD - 1) // DRAWS_PER_SPREAD
         df = int(min(max(self.df, 1.0), MOST_DF))
         normal = rng.standard_normal
         chi = np.sqrt(
@@ -233,4 +236,4 @@ def draws(
     joint = estimates(replicates(records.filter(*here), splits)).get((dataset, task, metric))
     if joint is None:
         return (), np.empty((0, n_draws))
-    return joint.methods, joint.draw(rng, n_draws).scores
+    return joint.methods, joint.draw(rng, n_draws, only_scores=True).scores

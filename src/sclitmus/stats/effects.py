@@ -252,27 +252,18 @@ def effect_row(
 
 
 def adjusted(rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
-    """Make the frame, with Holm's correction within each family."""
-    keys = ["dataset", "task", "metric", "part", "against"]
-    frame = pl.DataFrame([dict(row) for row in rows], schema=SCHEMA)
-    families = []
-    for family in frame.partition_by(keys, maintain_order=True):
-        p = family["p"].drop_nulls().to_list()
-        where = family["p"].is_not_null()
-        values = iter(holm(p))
-        families.append(
-            family.with_columns(
-                p_holm=pl.Series([next(values) if ok else None for ok in where], dtype=pl.Float64),
-                n_family=pl.lit(len(p), dtype=pl.Int64),
-                family=pl.lit(_family(family, len(p))),
-            )
-        )
-    return pl.concat(families) if families else frame
-
-
-def _family(rows: pl.DataFrame, n: int) -> str:
-    dataset, task, metric, part, against = (
-        rows[name][0] for name in ("dataset", "task", "metric", "part", "against")
-    )
-    what = "difference" if n == 1 else "differences"
-    return f"{n} {what} of {part}s to {against}, {metric} of {task} on {dataset}"
+    """Make the frame, with Holm's correction within each family; a row without p is in none."""
+    families: dict[tuple[object, ...], list[dict[str, object]]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("dataset", "task", "metric", "part", "against"))
+        families.setdefault(key, []).append(dict(row))
+    for (dataset, task, metric, part, against), family in families.items():
+        tested = [row for row in family if row["p"] is not None]
+        what = "difference" if len(tested) == 1 else "differences"
+        name = f"{len(tested)} {what} of {part}s to {against}, {metric} of {task} on {dataset}"
+        for row in family:
+            row |= {"family": name, "n_family": len(tested)}
+        p_values = [float(str(row["p"])) for row in tested]
+        for row, p_holm in zip(tested, holm(p_values), strict=True):
+            row["p_holm"] = p_holm
+    return pl.DataFrame([row for family in families.values() for row in family], schema=SCHEMA)

@@ -81,7 +81,7 @@ def _skills(
         "ceiling": joint.methods[ceiling],
         "ceiling_score": float(raw.value[ceiling]),
     }
-    drawn = joint.draw(rng, n_draws).scores
+    drawn = joint.draw(rng, n_draws, only_scores=True).scores
     span = drawn[ceiling] - drawn[floor]
     if joint.value[ceiling] <= joint.value[floor] or np.quantile(span, ALPHA / 2) <= 0:
         reason = "the ceiling is not shown to be above the floor, so there is no scale"

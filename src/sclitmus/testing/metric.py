@@ -14,7 +14,7 @@ from sclitmus.errors import NotApplicable
 from sclitmus.testing.report import ID, ContractError, Finding, Measured, Report, run_checks
 
 N_CELLS = 240
-N_TYPES = 3
+N_TYPES = 4
 N_BATCHES = 2
 
 
@@ -22,7 +22,7 @@ def check_metric(metric: Metric) -> Report:
     """Check a zero-shot metric on planted embeddings.
 
     The embeddings are noise, noise shifted by type, by batch and by both, and the labels
-    themselves, of 240 cells. A composite of other metrics is given those first.
+    themselves, of 240 cells of four types in two batches; the last type is in one batch only.
     """
     trial = _Trial(metric)
     return Report(f"metric {metric.id}", run_checks(_CHECKS, trial))
@@ -38,7 +38,8 @@ class _Trial:
 
     @cached_property
     def batch(self) -> Int32[np.ndarray, "n_cells"]:
-        return (np.arange(N_CELLS) // N_TYPES % N_BATCHES).astype(np.int32)
+        batch = np.arange(N_CELLS) // N_TYPES % N_BATCHES
+        return np.where(self.label == N_TYPES - 1, 0, batch).astype(np.int32)
 
     @cached_property
     def embeddings(self) -> Mapping[str, Float32[np.ndarray, "n_cells d"]]:
@@ -50,7 +51,7 @@ class _Trial:
             "types kept, batches mixed": noise + by_type,
             "types lost, batches apart": noise + by_batch,
             "types kept, batches apart": noise + by_type + by_batch,
-            "labels": np.eye(N_TYPES)[self.label] + 0.01 * noise[:, :N_TYPES],
+            "labels": np.eye(10)[self.label] + 0.01 * noise,
         }
         return {name: z.astype(np.float32) for name, z in planted.items()}
 

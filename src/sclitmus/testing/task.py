@@ -89,8 +89,10 @@ class _Trial:
     @cached_property
     def truth(self) -> Float32[np.ndarray, "n_cells d"]:
         label = self.dataset.role("label")
-        axes = np.eye(len(label.names) + 1)[label.codes][:, :-1]  # -1, missing: the zero row
-        return np.asarray(axes + 0.01 * self.noise[:, :1], dtype=np.float32)
+        axes = np.eye(len(label.names) + 20)[label.codes]
+        axes[label.codes < 0] = 0
+        jitter = np.random.default_rng(1).normal(size=axes.shape)
+        return np.asarray(axes + 0.01 * jitter, dtype=np.float32)
 
     def scores(self, z: Float32[np.ndarray, "n_cells d"]) -> list[Score]:
         split = self.splits()[0]
