@@ -51,12 +51,16 @@ def _inverse_simpson(indices, distances, first, codes, n_codes, perplexity, out)
                 beta = beta / 2 if low == -np.inf else (low + high) / 2
         for c in range(codes.shape[0]):
             mass[:] = 0.0
+            if total == 0:
+                out[c, i] = np.nan
+                continue
             for j in range(k):
-                mass[codes[c, indices[i, j]]] += weight[j]
+                # Shares, not weights: where all neighbours are far, squares of weights underflow.
+                mass[codes[c, indices[i, j]]] += weight[j] / total
             simpson = 0.0
             for m in range(n_codes):
                 simpson += mass[m] * mass[m]
-            out[c, i] = np.nan if total == 0 else total * total / simpson
+            out[c, i] = 1.0 / simpson
 
 
 def lisi(

@@ -205,10 +205,12 @@ def _ranks(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | None"
 def _sides(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | None":
     import altair as alt
 
-    card = next((t for t in data.tasks if t.id == task), None)
-    if card is None or len(card.beside) < 2:
+    beside = next((t.beside for t in data.tasks if t.id == task), ())
+    side_of = {m.id: m.side for m in data.metrics}
+    batches = next((m for m in beside if side_of.get(m) == "batches"), None)
+    types = next((m for m in beside if side_of.get(m) == "types"), None)
+    if batches is None or types is None:
         return None
-    batches, types = _two_sides(data, card.beside)
     across = data.scores(dataset, task, batches).select("method", x="value")
     up = data.scores(dataset, task, types).select("method", y="value")
     both = across.join(up, on="method").drop_nulls(["x", "y"])
@@ -363,13 +365,6 @@ def _title(data: ReportData, metric: str) -> str:
         return metric
     arrow = "" if card.direction == "higher" else " (lower is better)"
     return f"{card.title}{arrow}"
-
-
-def _two_sides(data: ReportData, beside: tuple[str, ...]) -> tuple[str, str]:
-    """Return the metric of mixing and the metric of conservation among those shown beside."""
-    sides = {m.id: m.side for m in data.metrics}
-    batches = next((m for m in beside if sides.get(m) == "batches"), beside[0])
-    return batches, next((m for m in beside if m != batches), beside[1])
 
 
 def _mark(data: ReportData, method: str) -> dict[str, Any]:
