@@ -242,8 +242,11 @@ def test_a_run_is_read_back_as_it_was(tmp_path: Path) -> None:
     data = replace(toy_dataset(), columns={"label": "cell_type", "batch": "chip"})
     result = run(toy_study(Toy(), datasets=(data,), projections=True), tmp_path)
     read = load_result(tmp_path)
-    for name in ("records", "splits", "projections", "cells", "methods", "tasks", "metrics"):
+    for name in ("records", "splits", "projections", "cells"):
         assert getattr(read, name).equals(getattr(result, name)), name
+    for name in ("methods_frame", "tasks_frame", "metrics_frame"):
+        assert getattr(read, name)().equals(getattr(result, name)()), name
+    assert (read.methods, read.tasks) == (result.methods, result.tasks)
     assert read.datasets == result.datasets
     assert read.plan == result.plan
     assert read.exit_status == 0

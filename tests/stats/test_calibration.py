@@ -51,7 +51,7 @@ def test_promises_hold_in_a_few_studies(calibration: ModuleType, name: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*FAST, "zero_shot"])
+@pytest.mark.parametrize("name", [*FAST, "zero_shot", "headline"])
 def test_promises_hold_in_many_studies(calibration: ModuleType, name: str) -> None:
     assert broken(calibration, name, reps=2000) == []
 

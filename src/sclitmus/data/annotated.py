@@ -1,8 +1,9 @@
 """AnnData, in memory, as .h5ad or as .zarr. The only module that imports anndata."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def from_memory(adata: "AnnData", name: str = "the AnnData object") -> Source:
         places=tuple(
             Place(where, matrix_of(_in_memory(x)), var) for where, x, var in found if x is not None
         ),
-        obsm={key: _getter(adata.obsm, key) for key in adata.obsm},
+        obsm={key: partial(adata.obsm.__getitem__, key) for key in adata.obsm},
         about=about_from(adata.uns),
     )
 
@@ -77,8 +78,6 @@ def open_zarr(path: Path) -> Iterator[Source]:
 
 def _from_groups(root: Any, name: str) -> Source:
     """Describe an AnnData on disk, be it an HDF5 file or a zarr group."""
-    from anndata.io import read_elem
-
     for needed in ("obs", "var"):
         if needed not in root:
             raise DataError(
@@ -87,23 +86,39 @@ def _from_groups(root: Any, name: str) -> Source:
                 "write it with adata.write_h5ad or adata.write_zarr; of a MuData file take one "
                 "modality, mdata['rna'].write_h5ad(…)",
             )
-    obs, var = read_elem(root["obs"]), read_elem(root["var"])
+    obs, var = _element(root["obs"], name), _element(root["var"], name)
     places = []
     if "X" in root:
         places += _place("X", root["X"], var, name)
     for key in root.get("layers") or ():
         places += _place(f"layers:{key}", root["layers"][key], var, name)
     if "raw" in root and "X" in root["raw"]:
-        places += _place("raw", root["raw"]["X"], read_elem(root["raw"]["var"]), name)
+        places += _place("raw", root["raw"]["X"], _element(root["raw"]["var"], name), name)
     obsm = root.get("obsm") or {}
     uns = root.get("uns") or {}
     return Source(
         name=name,
         obs=obs,
         places=tuple(places),
-        obsm={key: _reader(obsm, key) for key in obsm},
-        about=about_from({key: read_elem(uns[key]) for key in uns if key in ABOUT}),
+        obsm={key: partial(_element, obsm[key], name) for key in obsm},
+        about=about_from({key: _element(uns[key], name) for key in uns if key in ABOUT}),
     )
+
+
+def _element(stored: Any, name: str) -> Any:
+    """Read a table or an array that is not worth leaving on disk."""
+    from anndata._io.specs.registry import IORegistryError  # what the public reader raises
+    from anndata.io import read_elem
+
+    try:
+        return read_elem(stored)
+    except IORegistryError as error:
+        raise DataError(
+            f"{stored.name} of {name} is stored in a way this anndata does not know: "
+            f"{str(error).splitlines()[0]}",
+            "tables and arrays as anndata writes them",
+            "upgrade anndata (pip install -U anndata); or write the file with the version here",
+        ) from error
 
 
 def _place(where: str, stored: Any, var: pd.DataFrame, name: str) -> list[Place]:
@@ -118,9 +133,9 @@ def _stored_matrix(stored: Any, where: str, name: str) -> Matrix | None:
             return None  # X=None, as anndata writes it
         if len(stored.shape) == 2:
             return Dense(stored)
-    elif str(encoding).removesuffix("_matrix") in ("csr", "csc"):
+    shape = stored.attrs.get("shape", stored.attrs.get("h5sparse_shape"))
+    if shape is not None and str(encoding).removesuffix("_matrix") in ("csr", "csc"):
         _refuse_missing_chunks(stored, where, name)
-        shape = stored.attrs.get("shape", stored.attrs.get("h5sparse_shape"))
         return Compressed(
             stored["data"],
             stored["indices"],
@@ -151,13 +166,3 @@ def _refuse_missing_chunks(stored: Any, where: str, name: str) -> None:
                     "all files of the zarr folder",
                     "copy the folder again, completely",
                 )
-
-
-def _getter(mapping: Mapping[str, Any], key: str) -> Callable[[], Any]:
-    return lambda: mapping[key]
-
-
-def _reader(group: Any, key: str) -> Callable[[], Any]:
-    from anndata.io import read_elem
-
-    return lambda: read_elem(group[key])

@@ -180,4 +180,4 @@ def _at(source: Source, place: Place, row: int, column: int) -> tuple[str, str]:
 
 
 def _entry(index: "pd.Index | npt.NDArray[np.object_]", position: int) -> str:
-    return shown(as_text(index[position])) if position < len(index) else f"number {position}"
+    return shown(as_text(index[position])) if 0 <= position < len(index) else f"number {position}"

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from sclitmus.data.source import Source
-from sclitmus.data.wording import did_you_mean
+from sclitmus.data.wording import as_text, did_you_mean
 from sclitmus.errors import DataError
 
 READ = ".h5ad, .zarr (AnnData), 10x .h5, a 10x .mtx folder, or .loom"
@@ -90,7 +90,7 @@ def _open_hdf5(path: Path) -> AbstractContextManager[Source]:
     from sclitmus.data.tenx import genomes_of_v2
 
     with h5py.File(path, "r") as file:
-        keys = sorted(file)
+        keys = sorted(map(as_text, file))
         matrix = file.get("matrix")
         is_loom = isinstance(matrix, h5py.Dataset) and "row_attrs" in file
         is_tenx = isinstance(matrix, h5py.Group) and "features" in matrix and "barcodes" in matrix

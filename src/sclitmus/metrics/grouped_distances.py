@@ -95,13 +95,15 @@ def distance_sums(
         rows, columns = slice(edges[i], edges[i + 1]), slice(edges[j], edges[j + 1])
         shape = (int(edges[i + 1] - edges[i]), int(edges[j + 1] - edges[j]))
         buffer = spare.get()
-        products = buffer[: shape[0] * shape[1]].reshape(shape)
-        np.matmul(x[rows], x[columns].T, out=products)
-        _add_tile(
-            products, x, squares, edges[i], edges[j], first_run[i], first_run[j],
-            begins, run_label, run_batch, to_label, to_batch,
-        )  # fmt: skip
-        spare.put(buffer)
+        try:
+            products = buffer[: shape[0] * shape[1]].reshape(shape)
+            np.matmul(x[rows], x[columns].T, out=products)
+            _add_tile(
+                products, x, squares, edges[i], edges[j], first_run[i], first_run[j],
+                begins, run_label, run_batch, to_label, to_batch,
+            )  # fmt: skip
+        finally:
+            spare.put(buffer)  # else the next tile would wait for it for ever
 
     for tiles in _rounds(n_panels):
         on_threads(add_tile, tiles)

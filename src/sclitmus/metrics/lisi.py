@@ -106,7 +106,7 @@ def lisis(
         raise NotApplicable(f"LISI needs at least 6 neighbours per cell, there are {neighbours.k}")
     columns = np.stack([np.unique(column, return_inverse=True)[1] for column in codes])
     columns = columns.astype(np.int32)
-    out = np.empty((len(codes), neighbours.n_cells))
+    out: Float64[np.ndarray, "n_columns n_cells"] = np.empty((len(codes), neighbours.n_cells))
 
     def fill(block: slice) -> None:
         _inverse_simpson(

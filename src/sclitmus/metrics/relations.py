@@ -59,7 +59,7 @@ def relation_profiles(
     `before` and ``min_batch=100`` the values are equal. (2) Batches need 50 cells, not 100.
     (3) A type at equal distance from all others in the embedding has no defined correlation;
     scGraph leaves it out, which favours an embedding that collapses the awkward types, here it
-    scores 0. (4) A type needs two others in the consensus; scGraph needs as many, silently.
+    scores 0. Like scGraph it leaves out types that meet fewer than two others in any batch.
 
     Parameters
     ----------

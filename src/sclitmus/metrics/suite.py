@@ -300,7 +300,7 @@ _BATCHES: tuple[Metric, ...] = (
         "batch_asw",
         _batch_asw,
         title="Batch ASW",
-        summary="1 - |silhouette of batches within types|, against the nearest other batch",
+        summary="one less the size of the silhouette of batches within types, nearest other batch",
         bounds=(0, 1),
         chance=1.0,
         side="batches",

@@ -9,6 +9,7 @@ embedding distorts while its AvgBIO rises.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -21,7 +22,7 @@ from sclitmus.core.task import Outcome, TaskCard
 from sclitmus.errors import NotApplicable
 from sclitmus.metrics import suite
 from sclitmus.tasks.half_samples import half_samples
-from sclitmus.tasks.zero_shot import REFERENCES, scored_embedding
+from sclitmus.tasks.zero_shot import REFERENCES, scales, scored_embedding
 
 METRICS = (
     "avg_bio",
@@ -45,7 +46,7 @@ class CellTypes:
     """The task; `extra` are plugins' metrics, `compat` is ``""`` or ``"scib"``."""
 
     extra: tuple[Metric, ...] = ()
-    compat: str = ""
+    compat: Literal["", "scib"] = ""
 
     @property
     def card(self) -> TaskCard:
@@ -61,7 +62,7 @@ class CellTypes:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return {id: suite.METRICS[id] for id in METRICS} | {m.id: m for m in self.extra}
+        return scales(METRICS, self.extra, self.compat)
 
     def splits(self, dataset: Dataset, rng: np.random.Generator) -> tuple[Split, ...]:
         """Score the labelled cells: all of them, then random halves (`half_samples`).

@@ -8,6 +8,7 @@ doi:10.1038/s41587-025-02743-4), and *conservation*, AvgBIO.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -20,7 +21,7 @@ from sclitmus.core.task import Outcome, TaskCard
 from sclitmus.errors import NotApplicable
 from sclitmus.metrics import suite
 from sclitmus.tasks.half_samples import half_samples
-from sclitmus.tasks.zero_shot import REFERENCES, scored_embedding
+from sclitmus.tasks.zero_shot import REFERENCES, scales, scored_embedding
 
 METRICS = (
     "integration",
@@ -43,7 +44,7 @@ class Integration:
     """The task; `extra` are plugins' metrics, `compat` is ``""`` or ``"scib"``."""
 
     extra: tuple[Metric, ...] = ()
-    compat: str = ""
+    compat: Literal["", "scib"] = ""
 
     @property
     def card(self) -> TaskCard:
@@ -59,7 +60,7 @@ class Integration:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        return {id: suite.METRICS[id] for id in METRICS} | {m.id: m for m in self.extra}
+        return scales(METRICS, self.extra, self.compat)
 
     def splits(self, dataset: Dataset, rng: np.random.Generator) -> tuple[Split, ...]:
         """Score the cells whose label and batch are both known: all, then random halves.

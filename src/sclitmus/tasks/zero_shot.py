@@ -1,13 +1,16 @@
 """What the zero-shot tasks share: their references, and one scored embedding per split."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
 
 from sclitmus.core.dataset import Dataset
+from sclitmus.core.metric import Metric
 from sclitmus.core.split import Split
-from sclitmus.metrics.suite import ScoredEmbedding
+from sclitmus.metrics.suite import METRICS, ScoredEmbedding
 from sclitmus.tasks.before import before
 
 REFERENCES = (
@@ -22,6 +25,16 @@ REFERENCES = (
 )
 
 
+def scales(
+    ids: Sequence[str], extra: Sequence[Metric], compat: Literal["", "scib"]
+) -> Mapping[str, Metric]:
+    """Return the metrics of a task; scib's definitions are other versions, never the same number."""
+    table = {id: METRICS[id] for id in ids} | {metric.id: metric for metric in extra}
+    if not compat:
+        return table
+    return {id: replace(m, version=f"{m.version}+{compat}") for id, m in table.items()}
+
+
 @dataclass(frozen=True)
 class _Shared:
     """The last scored embedding, and the very objects it was made from."""
@@ -29,7 +42,7 @@ class _Shared:
     embedding: np.ndarray
     dataset: Dataset
     split_key: str
-    compat: str
+    compat: Literal["", "scib"]
     scored: ScoredEmbedding
 
 
@@ -37,7 +50,10 @@ _last: _Shared | None = None
 
 
 def scored_embedding(
-    embedding: Float32[np.ndarray, "n_cells d"], dataset: Dataset, split: Split, compat: str
+    embedding: Float32[np.ndarray, "n_cells d"],
+    dataset: Dataset,
+    split: Split,
+    compat: Literal["", "scib"],
 ) -> ScoredEmbedding:
     """Return the split's cells of an embedding, ready to be scored.
 
