@@ -23,14 +23,14 @@ from sclitmus.core.method import CellEmbedder
 from sclitmus.core.task import Task
 from sclitmus.data.read import read
 from sclitmus.errors import MethodError, StudyError
-from sclitmus.run.events import Event, ignore
-from sclitmus.run.execute import execute as execute_study
-from sclitmus.run.plan import Plan
-from sclitmus.run.plan import plan as plan_study
-from sclitmus.run.resolve import resolve
-from sclitmus.run.result import RunResult, load_result
-from sclitmus.run.store import Store
-from sclitmus.run.study import DatasetSpec, MethodSpec, Study, load_study
+from sclitmus.execution.events import Event, ignore
+from sclitmus.execution.execute import execute as execute_study
+from sclitmus.execution.plan import Plan
+from sclitmus.execution.plan import plan as plan_study
+from sclitmus.execution.resolve import resolve
+from sclitmus.execution.result import RunResult, load_result
+from sclitmus.execution.store import Store
+from sclitmus.execution.study import DatasetSpec, MethodSpec, Study, load_study
 from sclitmus.stats.analysis import Analysis, analyse
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None) -> "Re
         If fewer than two runs are given, or they scored different cells, so that a difference
         between their methods would not be paired.
     """
-    from sclitmus.run.merge import merge
+    from sclitmus.execution.merge import merge
 
     paths = [Path(folder) for folder in folders]
     merged = merge({str(path): load_result(path) for path in paths})
@@ -322,7 +322,7 @@ class Results:
         StoreError
             If the disk is full or the folder not writable.
         """
-        from sclitmus.run.store import replace_file, whole
+        from sclitmus.execution.store import replace_file, whole
 
         if self.folder is None or self.report_path is None:
             raise StudyError(

@@ -47,7 +47,7 @@ class StoreError(SclitmusError):
 class NotApplicable(Exception):  # noqa: N818 - it is no error
     """A question has no answer for this data or method; the reason is recorded, nothing failed.
 
-    Raised by tasks, methods and metrics; `run.execute` turns it into records whose status is
+    Raised by tasks, methods and metrics; `execution.execute` turns it into records whose status is
     ``not_applicable``.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from sclitmus.run.events import (
+from sclitmus.execution.events import (
     DamageFound,
     Event,
     JobFinished,

@@ -4,7 +4,7 @@ import polars as pl
 
 from sclitmus.core.dataset import Categories
 from sclitmus.report.content import DatasetInfo, Projection, ReportData
-from sclitmus.run.result import RunResult
+from sclitmus.execution.result import RunResult
 from sclitmus.stats.analysis import Analysis
 
 

@@ -28,7 +28,7 @@ REFERENCES = (
 def scales(
     ids: Sequence[str], extra: Sequence[Metric], compat: Literal["", "scib"]
 ) -> Mapping[str, Metric]:
-    """Return the metrics of a task; scib's definitions are other versions, never the same number."""
+    """Return a task's metrics; scib's definitions are versions of their own."""
     table = {id: METRICS[id] for id in ids} | {metric.id: metric for metric in extra}
     if not compat:
         return table

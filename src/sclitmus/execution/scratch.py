@@ -11,8 +11,8 @@ import numpy as np
 from scipy import sparse
 
 from sclitmus.core.dataset import Dataset
-from sclitmus.run.identity import Fingerprint
-from sclitmus.run.store import explain
+from sclitmus.execution.identity import Fingerprint
+from sclitmus.execution.store import explain
 
 COUNTS = ("data", "indices", "indptr")
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sclitmus.errors import StoreError
-from sclitmus.run.attempt import Absent, attempt
+from sclitmus.execution.attempt import Absent, attempt
 
 GRACE = 5.0  # seconds a process may take to leave once it has answered
 

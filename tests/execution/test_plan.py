@@ -7,9 +7,9 @@ from toy import Toy, ToyTask, toy_dataset, toy_study
 
 from sclitmus.core.dataset import Categories, Dataset
 from sclitmus.core.method import MethodCard
-from sclitmus.run.identity import Fingerprint, code_of, embedding_key, seen_by
-from sclitmus.run.plan import plan
-from sclitmus.run.store import Store
+from sclitmus.execution.identity import Fingerprint, code_of, embedding_key, seen_by
+from sclitmus.execution.plan import plan
+from sclitmus.execution.store import Store
 
 
 def statuses(study: object, store: Store | None = None) -> list[tuple[str, str, int, str, str]]:

@@ -1,7 +1,7 @@
 """How far a run is, and how long the rest will take by what was measured so far."""
 
-from sclitmus.run.events import Progress
-from sclitmus.run.plan import Plan, Trial
+from sclitmus.execution.events import Progress
+from sclitmus.execution.plan import Plan, Trial
 
 
 class Clock:

@@ -15,11 +15,11 @@ from sclitmus.core.rng import rng_for
 from sclitmus.core.split import Split
 from sclitmus.core.task import Task
 from sclitmus.errors import TaskError
-from sclitmus.run.attempt import Absent, attempt
-from sclitmus.run.identity import Fingerprint, scores_key
-from sclitmus.run.plan import splits_of
-from sclitmus.run.resolve import Chosen
-from sclitmus.run.store import Artifact, Store, whole
+from sclitmus.execution.attempt import Absent, attempt
+from sclitmus.execution.identity import Fingerprint, scores_key
+from sclitmus.execution.plan import splits_of
+from sclitmus.execution.resolve import Chosen
+from sclitmus.execution.store import Artifact, Store, whole
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 from toy import Toy, ToyTask, toy_dataset, toy_study
 
-from sclitmus.run.events import Event, Planned
-from sclitmus.run.execute import PRELOAD_LIGHT, execute
+from sclitmus.execution.events import Event, Planned
+from sclitmus.execution.execute import PRELOAD_LIGHT, execute
 
 KINDS = ("counts", "noise", "scribble", "raise", "refuse")
 

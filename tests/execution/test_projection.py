@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sclitmus.errors import NotApplicable
-from sclitmus.run.projection import MAX_CELLS, projected_rows, umap
+from sclitmus.execution.projection import MAX_CELLS, projected_rows, umap
 
 
 def blobs(n: int = 60) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_all_cells_are_shown_up_to_a_number_and_the_same_ones_above_it() -> None
 
 def test_nothing_heavy_is_imported_with_the_module() -> None:
     code = (
-        "import sys; import sclitmus.run.worker, sclitmus.run.projection, sclitmus.run.study\n"
+        "import sys; import sclitmus.execution.worker, sclitmus.execution.projection, sclitmus.execution.study\n"
         "heavy = {'torch', 'scanpy', 'umap', 'polars', 'pydantic', 'sklearn', 'anndata', 'numba'}\n"
         "sys.exit(' '.join(heavy & sys.modules.keys()) or 0)"
     )

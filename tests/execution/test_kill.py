@@ -12,9 +12,9 @@ from pathlib import Path
 import polars as pl
 from killable import study
 
-from sclitmus.run.execute import PRELOAD_LIGHT, execute
-from sclitmus.run.plan import plan
-from sclitmus.run.store import Store
+from sclitmus.execution.execute import PRELOAD_LIGHT, execute
+from sclitmus.execution.plan import plan
+from sclitmus.execution.store import Store
 
 N_KILLS = 20
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sclitmus.run.plan import Plan
+from sclitmus.execution.plan import Plan
 
 Worst = Literal["ok", "not_applicable", "failed"]
 Activity = Literal["waiting", "embedding", "scoring", "projecting"]

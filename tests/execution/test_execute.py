@@ -16,7 +16,7 @@ from toy import Toy, ToyTask, toy_dataset, toy_study
 
 from sclitmus.core.record import RECORD_COLUMNS
 from sclitmus.errors import StoreError
-from sclitmus.run.events import (
+from sclitmus.execution.events import (
     DamageFound,
     Event,
     JobFinished,
@@ -25,10 +25,10 @@ from sclitmus.run.events import (
     Planned,
     Progress,
 )
-from sclitmus.run.execute import PRELOAD_LIGHT, execute
-from sclitmus.run.plan import plan
-from sclitmus.run.result import RunResult, load_result
-from sclitmus.run.store import Store
+from sclitmus.execution.execute import PRELOAD_LIGHT, execute
+from sclitmus.execution.plan import plan
+from sclitmus.execution.result import RunResult, load_result
+from sclitmus.execution.store import Store
 
 
 def run(study: Any, out: Path, **options: Any) -> RunResult:
@@ -316,7 +316,7 @@ def test_an_interrupt_ends_the_workers_and_keeps_what_is_done(tmp_path: Path) ->
 SCRIPT = """
 import sys
 from toy import Toy, toy_study
-from sclitmus.run.execute import execute, PRELOAD_LIGHT
+from sclitmus.execution.execute import execute, PRELOAD_LIGHT
 
 class Mine(Toy):  # of __main__, and no guard against being run again by the workers
     def embed(self, cells):

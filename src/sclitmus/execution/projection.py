@@ -14,9 +14,9 @@ from jaxtyping import Float32, Int64
 
 from sclitmus.core.rng import rng_for
 from sclitmus.errors import NotApplicable
-from sclitmus.run.attempt import Absent, attempt
-from sclitmus.run.identity import projection_key
-from sclitmus.run.store import Artifact, Store, npy
+from sclitmus.execution.attempt import Absent, attempt
+from sclitmus.execution.identity import projection_key
+from sclitmus.execution.store import Artifact, Store, npy
 
 Word = tuple[str, int, int]  # activity, done, total: see events.JobProgress
 

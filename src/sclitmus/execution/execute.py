@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sclitmus.run import projection, worker
-from sclitmus.run.assemble import assemble
-from sclitmus.run.attempt import Absent
-from sclitmus.run.clock import Clock
-from sclitmus.run.events import (
+from sclitmus.execution import projection, worker
+from sclitmus.execution.assemble import assemble
+from sclitmus.execution.attempt import Absent
+from sclitmus.execution.clock import Clock
+from sclitmus.execution.events import (
     DamageFound,
     Event,
     JobFinished,
@@ -27,19 +27,19 @@ from sclitmus.run.events import (
     Worst,
     ignore,
 )
-from sclitmus.run.plan import Plan, Trial, plan
-from sclitmus.run.processes import Broke, Call, Returned, Said, Started, each_in_its_own_process
-from sclitmus.run.projection import Drawing
-from sclitmus.run.provenance import environment
-from sclitmus.run.resolve import Resolved, resolve
-from sclitmus.run.result import RunResult
-from sclitmus.run.scratch import Shelf
-from sclitmus.run.store import Artifact, Store, explain
-from sclitmus.run.study import Study
-from sclitmus.run.worker import Job, JobResult
+from sclitmus.execution.plan import Plan, Trial, plan
+from sclitmus.execution.processes import Broke, Call, Returned, Said, Started, each_in_its_own_process
+from sclitmus.execution.projection import Drawing
+from sclitmus.execution.provenance import environment
+from sclitmus.execution.resolve import Resolved, resolve
+from sclitmus.execution.result import RunResult
+from sclitmus.execution.scratch import Shelf
+from sclitmus.execution.store import Artifact, Store, explain
+from sclitmus.execution.study import Study
+from sclitmus.execution.worker import Job, JobResult
 
 # Imported once, in the fork server: what every worker needs …
-PRELOAD_LIGHT = ("sclitmus.run.worker", "cloudpickle", "filelock", "psutil", "threadpoolctl")
+PRELOAD_LIGHT = ("sclitmus.execution.worker", "cloudpickle", "filelock", "psutil", "threadpoolctl")
 # … and what scoring needs, and most baselines. Not polars: it starts threads when imported, and
 # a process must not be forked from one that has any.
 PRELOAD = (

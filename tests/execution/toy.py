@@ -18,8 +18,8 @@ from sclitmus.core.record import Score
 from sclitmus.core.split import Split
 from sclitmus.core.task import Outcome, TaskCard
 from sclitmus.errors import NotApplicable
-from sclitmus.run.resolve import resolve
-from sclitmus.run.study import DatasetSpec, MethodSpec, Study
+from sclitmus.execution.resolve import resolve
+from sclitmus.execution.study import DatasetSpec, MethodSpec, Study
 
 
 def toy_dataset(id: str = "toy", n_cells: int = 12, batch: bool = True) -> Dataset:

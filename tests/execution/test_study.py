@@ -4,8 +4,8 @@ import pytest
 from toy import Toy, ToyTask, toy_dataset, toy_study
 
 from sclitmus.errors import MethodError, StudyError
-from sclitmus.run.resolve import resolve
-from sclitmus.run.study import DatasetSpec, MethodSpec, Study, load_study
+from sclitmus.execution.resolve import resolve
+from sclitmus.execution.study import DatasetSpec, MethodSpec, Study, load_study
 
 QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart.toml"
 

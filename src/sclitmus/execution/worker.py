@@ -14,12 +14,12 @@ from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import CellEmbedder
 from sclitmus.core.rng import rng_for
 from sclitmus.errors import MethodError, NotApplicable
-from sclitmus.run import scratch
-from sclitmus.run.attempt import Absent, attempt, failure
-from sclitmus.run.identity import LABEL_ROLE, failure_key, seen_by
-from sclitmus.run.resolve import Chosen
-from sclitmus.run.scoring import Answer, score_embedding
-from sclitmus.run.store import Artifact, Missing, Store, npy, whole
+from sclitmus.execution import scratch
+from sclitmus.execution.attempt import Absent, attempt, failure
+from sclitmus.execution.identity import LABEL_ROLE, failure_key, seen_by
+from sclitmus.execution.resolve import Chosen
+from sclitmus.execution.scoring import Answer, score_embedding
+from sclitmus.execution.store import Artifact, Missing, Store, npy, whole
 
 Word = tuple[str, int, int]  # activity, done, total: see events.JobProgress
 

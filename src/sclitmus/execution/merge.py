@@ -7,8 +7,8 @@ from typing import Protocol, TypeVar
 import polars as pl
 
 from sclitmus.errors import StudyError
-from sclitmus.run.plan import Plan
-from sclitmus.run.result import RunResult
+from sclitmus.execution.plan import Plan
+from sclitmus.execution.result import RunResult
 
 
 def merge(runs: Mapping[str, RunResult]) -> RunResult:

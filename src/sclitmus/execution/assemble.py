@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 
 from sclitmus.core.record import Record
-from sclitmus.run.attempt import Absent
-from sclitmus.run.plan import Plan, Trial
-from sclitmus.run.projection import projected_rows, read_projections
-from sclitmus.run.resolve import Resolved
-from sclitmus.run.result import (
+from sclitmus.execution.attempt import Absent
+from sclitmus.execution.plan import Plan, Trial
+from sclitmus.execution.projection import projected_rows, read_projections
+from sclitmus.execution.resolve import Resolved
+from sclitmus.execution.result import (
     PROJECTION_SCHEMA,
     RunResult,
     cells_frame,
@@ -19,9 +19,9 @@ from sclitmus.run.result import (
     records_frame,
     splits_frame,
 )
-from sclitmus.run.scoring import Answer, read_scores, rows_without_scores
-from sclitmus.run.store import Artifact, Missing, Store
-from sclitmus.run.worker import JobResult
+from sclitmus.execution.scoring import Answer, read_scores, rows_without_scores
+from sclitmus.execution.store import Artifact, Missing, Store
+from sclitmus.execution.worker import JobResult
 
 
 def assemble(

@@ -12,17 +12,17 @@ from sclitmus.core.rng import rng_for
 from sclitmus.core.split import Split
 from sclitmus.core.task import Task
 from sclitmus.errors import NotApplicable
-from sclitmus.run import cost
-from sclitmus.run.identity import (
+from sclitmus.execution import cost
+from sclitmus.execution.identity import (
     Fingerprint,
     embedding_key,
     failure_key,
     projection_key,
     scores_key,
 )
-from sclitmus.run.projection import MAX_CELLS
-from sclitmus.run.resolve import Chosen, Resolved
-from sclitmus.run.store import Artifact, Missing, Stage, Store
+from sclitmus.execution.projection import MAX_CELLS
+from sclitmus.execution.resolve import Chosen, Resolved
+from sclitmus.execution.store import Artifact, Missing, Stage, Store
 
 TrialStage = Literal["embed", "score", "project"]
 TrialStatus = Literal["run", "cached", "not_applicable", "failed"]

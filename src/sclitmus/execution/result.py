@@ -17,9 +17,9 @@ from sclitmus.core.metric import Metric
 from sclitmus.core.record import Record
 from sclitmus.core.task import TaskCard
 from sclitmus.errors import StoreError, StudyError
-from sclitmus.run.plan import Plan, PlannedSplit, Trial
-from sclitmus.run.resolve import Resolved
-from sclitmus.run.store import explain, replace_file, whole
+from sclitmus.execution.plan import Plan, PlannedSplit, Trial
+from sclitmus.execution.resolve import Resolved
+from sclitmus.execution.store import explain, replace_file, whole
 
 FRAMES = ("records", "splits", "projections", "cells")
 NUMBERS = {"value": pl.Float64, "seconds": pl.Float64, "peak_rss_mb": pl.Float64, "seed": pl.Int64}

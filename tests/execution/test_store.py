@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sclitmus.errors import StoreError
-from sclitmus.run.store import FORMAT, Artifact, Missing, Store, npy, whole
+from sclitmus.execution.store import FORMAT, Artifact, Missing, Store, npy, whole
 
 KEY = "ab" * 16
 Z = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -129,7 +129,7 @@ def test_a_file_in_the_way_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(store: Store) -> None:
     script = (
-        "import sys, os; from pathlib import Path; from sclitmus.run.store import Store, _owner\n"
+        "import sys, os; from pathlib import Path; from sclitmus.execution.store import Store, _owner\n"
         "root = Path(sys.argv[1]); (root / 'tmp' / f'{_owner()}-0').touch()\n"
         "(root / 'scratch' / f'{_owner()}-1').mkdir(); os._exit(9)"
     )
@@ -146,7 +146,7 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(store: Store) -> 
 
 def test_a_lock_held_by_a_killed_process_is_free(store: Store) -> None:
     script = (
-        "import sys; from pathlib import Path; from sclitmus.run.store import Store\n"
+        "import sys; from pathlib import Path; from sclitmus.execution.store import Store\n"
         "with Store(Path(sys.argv[1])).lock('k'):\n    print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

@@ -11,8 +11,8 @@ from sclitmus import catalog
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import CellEmbedder, MethodCard
 from sclitmus.errors import StudyError
-from sclitmus.run.identity import Fingerprint, code_of
-from sclitmus.run.study import DatasetSpec, MethodSpec, Study
+from sclitmus.execution.identity import Fingerprint, code_of
+from sclitmus.execution.study import DatasetSpec, MethodSpec, Study
 
 
 @dataclass(frozen=True)
