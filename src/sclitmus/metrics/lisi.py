@@ -52,7 +52,7 @@ def _inverse_simpson(indices, distances, first, codes, n_codes, perplexity, out)
         for c in range(codes.shape[0]):
             mass[:] = 0.0
             if total == 0:
-                out[c, i] = np.nan
+                out[i, c] = np.nan
                 continue
             for j in range(k):
                 # Shares, not weights: where all neighbours are far, squares of weights underflow.
@@ -60,7 +60,7 @@ def _inverse_simpson(indices, distances, first, codes, n_codes, perplexity, out)
             simpson = 0.0
             for m in range(n_codes):
                 simpson += mass[m] * mass[m]
-            out[c, i] = 1.0 / simpson
+            out[i, c] = 1.0 / simpson
 
 
 def lisi(
@@ -106,7 +106,7 @@ def lisis(
         raise NotApplicable(f"LISI needs at least 6 neighbours per cell, there are {neighbours.k}")
     columns = np.stack([np.unique(column, return_inverse=True)[1] for column in codes])
     columns = columns.astype(np.int32)
-    out: Float64[np.ndarray, "n_columns n_cells"] = np.empty((len(codes), neighbours.n_cells))
+    out = np.empty((neighbours.n_cells, len(codes)))
 
     def fill(block: slice) -> None:
         _inverse_simpson(
@@ -116,11 +116,11 @@ def lisis(
             columns,
             int(columns.max()) + 1,
             float(perplexity),
-            out[:, block],
+            out[block],
         )
 
     on_threads(fill, row_blocks(neighbours.n_cells, 2048))
-    return out
+    return np.ascontiguousarray(out.T)
 
 
 def ilisi_score(scores: Float64[np.ndarray, "n_cells"], n_batches: int) -> float:
