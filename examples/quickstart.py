@@ -5,7 +5,7 @@ import numpy as np
 import sclitmus
 from sclitmus import catalog
 
-# 700 real blood cells that come inside scanpy; `sclitmus.read("my.h5ad", label=…, batch=…)` for yours.
+# 700 real blood cells that come inside scanpy. Yours: sclitmus.read("my.h5ad", label=…, batch=…).
 cells = catalog.load_dataset("pbmc68k_reduced")
 
 # Stands for your model: any float array with one row per cell, in the cells' order.

@@ -95,7 +95,7 @@ def _bars(stream: TextIO) -> Iterator[OnEvent]:
         def on_event(event: Event) -> None:
             if isinstance(event, Progress):
                 left = f"about {event.eta_seconds:.0f} s left" if event.eta_seconds else ""
-                bars.update(whole, completed=event.done, total=event.total, left=left)  # type: ignore[arg-type]  # rich's TaskID is an int
+                bars.update(whole, completed=event.done, total=event.total, left=left)
             elif isinstance(event, JobStarted):
                 key = (event.dataset, event.method, event.seed)
                 name = escape(f"{event.dataset} × {event.method}")

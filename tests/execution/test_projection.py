@@ -51,7 +51,7 @@ def test_all_cells_are_shown_up_to_a_number_and_the_same_ones_above_it() -> None
 
 def test_nothing_heavy_is_imported_with_the_module() -> None:
     code = (
-        "import sys; import sclitmus.execution.worker, sclitmus.execution.projection, sclitmus.execution.study\n"
+        "import sys; from sclitmus.execution import projection, study, worker\n"
         "heavy = {'torch', 'scanpy', 'umap', 'polars', 'pydantic', 'sklearn', 'anndata', 'numba'}\n"
         "sys.exit(' '.join(heavy & sys.modules.keys()) or 0)"
     )

@@ -129,7 +129,8 @@ def test_a_file_in_the_way_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(store: Store) -> None:
     script = (
-        "import sys, os; from pathlib import Path; from sclitmus.execution.store import Store, _owner\n"
+        "import sys, os; from pathlib import Path\n"
+        "from sclitmus.execution.store import Store, _owner\n"
         "root = Path(sys.argv[1]); (root / 'tmp' / f'{_owner()}-0').touch()\n"
         "(root / 'scratch' / f'{_owner()}-1').mkdir(); os._exit(9)"
     )

@@ -28,7 +28,14 @@ from sclitmus.execution.events import (
     ignore,
 )
 from sclitmus.execution.plan import Plan, Trial, plan
-from sclitmus.execution.processes import Broke, Call, Returned, Said, Started, each_in_its_own_process
+from sclitmus.execution.processes import (
+    Broke,
+    Call,
+    Returned,
+    Said,
+    Started,
+    each_in_its_own_process,
+)
 from sclitmus.execution.projection import Drawing
 from sclitmus.execution.provenance import environment
 from sclitmus.execution.resolve import Resolved, resolve

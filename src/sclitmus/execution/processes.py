@@ -284,7 +284,7 @@ def limit_threads(n: int) -> None:
     for library in ("OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB"):
         os.environ[f"{library}_NUM_THREADS"] = str(n)
     os.environ["POLARS_MAX_THREADS"] = str(n)
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no stubs
+    from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=n)
     if "numba" in sys.modules:

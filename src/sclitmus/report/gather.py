@@ -3,8 +3,8 @@
 import polars as pl
 
 from sclitmus.core.dataset import Categories
-from sclitmus.report.content import DatasetInfo, Projection, ReportData
 from sclitmus.execution.result import RunResult
+from sclitmus.report.content import DatasetInfo, Projection, ReportData
 from sclitmus.stats.analysis import Analysis
 
 
