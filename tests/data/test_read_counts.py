@@ -135,7 +135,7 @@ def test_a_forced_place_must_exist_and_hold_counts(make_adata):
     [
         (LOGGED, "log-normalised values (8.92279 for CD3D in cell AAAC-0)", "--invert-lognorm"),
         (np.expm1(LOGGED), "X holds normalised values", "before normalising"),
-        (SCALED, "X holds negative values (scaled or centred data)", "before scaling"),
+        (SCALED, "X holds negative values, as scaled or centred data have (", "before scaling"),
         (spoilt(2.5), "X holds fractional counts (2.5 for NKG7 in cell AAAC-3)", "round them"),
         (spoilt(np.nan), "missing values (nan for NKG7 in cell AAAC-3)", "never missing"),
         (spoilt(np.inf), "X holds infinite values (inf for NKG7 in cell AAAC-3)", "division"),

@@ -52,7 +52,11 @@ def test_the_bundled_cells():
     assert len(dataset.roles["label"].names) == 10
     assert dataset.roles["batch"].names == tuple(f"lane{i}" for i in range(1, 9))
     assert dataset.counts.data.max() == 259
-    assert [note.kind for note in dataset.notes] == ["inverted", "organism"]
+    assert [note.kind for note in dataset.notes] == ["inverted"]
+    assert {name: z.shape[0] for name, z in dataset.embeddings.items()} == {
+        "scanpy_pca": 700,
+        "scanpy_umap": 700,
+    }
     assert dataset.card.licence.startswith("BSD-3-Clause")
     assert dataset.card.doi == "10.1038/ncomms14049"
     assert dataset.content_hash == pbmc68k_reduced().content_hash

@@ -37,7 +37,9 @@ def main() -> None:
     found = NearestNeighbors(n_neighbors=90, algorithm="brute").fit(z.astype(np.float64))
     distances, indices = found.kneighbors(z.astype(np.float64))
     assert (indices[:, 0] == np.arange(len(z))).all()
-    near = NeighborsResults(indices=indices.astype(np.int32), distances=distances.astype(np.float32))
+    near = NeighborsResults(
+        indices=indices.astype(np.int32), distances=distances.astype(np.float32)
+    )
     golden = {"z": z, "label": label, "batch": batch, "indices": indices[:, :30].astype(np.int16)}
     for name, codes in (("batch", batch), ("label", label)):
         golden[f"lisi_{name}"] = scib_metrics.lisi_knn(near, codes)

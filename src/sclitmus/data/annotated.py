@@ -20,7 +20,21 @@ if TYPE_CHECKING:
 
 
 def from_memory(adata: "AnnData", name: str = "the AnnData object") -> Source:
-    """Describe an AnnData object. Nothing in it is changed, and nothing large is copied."""
+    """Describe an AnnData object. Nothing in it is changed, and nothing large is copied.
+
+    Raises
+    ------
+    DataError
+        If it is no AnnData object.
+    """
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        raise DataError(
+            f"a {type(adata).__module__}.{type(adata).__name__} was given as data",
+            "a path or an AnnData object",
+            "wrap a matrix with anndata.AnnData(counts, obs, var); of a MuData take mdata['rna']",
+        )
     layers: Mapping[str, Any] = adata.layers
     found = [("X", adata.X, adata.var)]
     found += [(f"layers:{key}", layers[key], adata.var) for key in layers]

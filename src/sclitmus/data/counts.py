@@ -24,7 +24,7 @@ WORDS: dict[CountsKind, str] = {
     "log_normalised": "log-normalised values",
     "normalised": "normalised values",
     "fractional": "fractional counts",
-    "scaled": "negative values (scaled or centred data)",
+    "scaled": "negative values, as scaled or centred data have",
     "nan": "missing values",
     "infinite": "infinite values",
     "too_large": f"counts above {LARGEST_COUNT:,}, which float32 cannot hold exactly",

@@ -126,14 +126,6 @@ def _opened(
                 found = stack.enter_context(open_path(path))
             yield found, _Readable(path)
         return
-    from anndata import AnnData
-
-    if not isinstance(source, AnnData):
-        raise DataError(
-            f"a {type(source).__module__}.{type(source).__name__} was given as data",
-            "a path or an AnnData object",
-            "wrap a matrix with anndata.AnnData(counts, obs, var); of a MuData take mdata['rna']",
-        )
     from sclitmus.data.annotated import from_memory
 
     yield from_memory(source), nullcontext()
