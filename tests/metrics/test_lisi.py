@@ -114,11 +114,11 @@ def two_types(shift: float, apart: float = 50.0) -> tuple[np.ndarray, np.ndarray
 
 def test_cilisi_is_scaled_by_the_batches_of_each_type() -> None:
     z, label, batch = two_types(shift=0)
-    assert cilisi(z, label, batch) > 0.85
+    assert cilisi(z, label, batch) > 0.8
     z, label, batch = two_types(shift=20)
     cells = cilisi_cells(z, label, batch)
     np.testing.assert_allclose(cells[label == 0], 0, atol=1e-6)
-    assert cells[label == 1].mean() > 0.85
+    assert cells[label == 1].mean() > 0.8
     # Every cell counts alike: a third of the cells is not mixed at all.
     assert cilisi(z, label, batch) == pytest.approx(cells[label == 1].mean() * 2 / 3)
 

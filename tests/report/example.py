@@ -11,7 +11,8 @@ from sclitmus.core.method import MethodCard
 from sclitmus.core.metric import Metric
 from sclitmus.core.record import RECORD_COLUMNS
 from sclitmus.core.task import TaskCard
-from sclitmus.report.content import DatasetInfo, Projection, ReportData
+from sclitmus.execution.result import DatasetInfo
+from sclitmus.report.content import Projection, ReportData
 from sclitmus.stats.analysis import analyse
 
 HOSTILE = "<script>alert(1)</script>"
@@ -314,6 +315,7 @@ def _info(name: str, n: int, types: tuple[str, ...], batches: tuple[str, ...]) -
         name,
         n,
         765 if n < 1000 else 14_878,
+        "human",
         DatasetCard(
             title=f"Cells of {name}",
             source="scanpy.datasets.pbmc68k_reduced",
@@ -327,9 +329,12 @@ def _info(name: str, n: int, types: tuple[str, ...], batches: tuple[str, ...]) -
             Note("empty cells", "3 cells without a single count were dropped", 3),
             Note("duplicate symbols", "12 gene symbols occur twice; all columns were kept", 12),
         ),
-        dict(zip(types, counts.tolist(), strict=True)),
-        dict.fromkeys(batches, n // max(len(batches), 1)),
         {"label": "bulk_labels", "batch": "channel"},
+        {
+            "label": dict(zip(types, counts.tolist(), strict=True)),
+            "batch": dict.fromkeys(batches, n // max(len(batches), 1)),
+        },
+        {"label": 0, "batch": 0},
     )
 
 

@@ -187,17 +187,22 @@ class Dataset:
             digest.update(f"{name}:{len(data)}:".encode())
             digest.update(data)
 
+        def add_names(name: str, names: tuple[str, ...]) -> None:
+            # Each with its length: a name may itself hold a line break.
+            add(name, "".join(f"{len(n)}:{n}" for n in names).encode())
+
         add("shape", repr(self.counts.shape).encode())
         add("indptr", self.counts.indptr.astype(np.int64).tobytes())
         add("indices", self.counts.indices.astype(np.int32).tobytes())
         add("data", self.counts.data.astype(np.float32).tobytes())
         add("organism", self.genes.organism.encode())
-        add("symbol", "\n".join(self.genes.symbol).encode())
-        add("ensembl", "\n".join(self.genes.ensembl).encode())
-        add("cells", "\n".join(self.cells).encode())
+        add_names("symbol", self.genes.symbol)
+        add_names("ensembl", self.genes.ensembl)
+        add_names("cells", self.cells)
         for name in sorted(self.roles):
             column = self.roles[name]
-            add(name, column.codes.tobytes() + "\n".join(column.names).encode())
+            add(name, column.codes.tobytes())
+            add_names(name, column.names)
         for name in sorted(self.embeddings):
             add(f"embedding {name}", np.ascontiguousarray(self.embeddings[name]).tobytes())
         return digest.hexdigest()

@@ -68,6 +68,7 @@ class PlannedSplit:
     split: str
     weight: float
     n_test: int
+    n_units: int
     key: str
 
 
@@ -177,7 +178,9 @@ def _ask(task: Chosen, fingerprint: Fingerprint) -> _Question:
         drawn = splits_of(task.object, fingerprint)
     except NotApplicable as refusal:
         return _Question(task, (), refusal.reason)
-    splits = (PlannedSplit(dataset, id, s.name, s.weight, len(s.test), s.key) for s in drawn)
+    splits = (
+        PlannedSplit(dataset, id, s.name, s.weight, len(s.test), s.n_units, s.key) for s in drawn
+    )
     return _Question(task, tuple(splits))
 
 

@@ -30,6 +30,7 @@ SPLIT_SCHEMA = {
     "split": pl.String,
     "weight": pl.Float64,
     "n_test": pl.Int64,
+    "n_units": pl.Int64,
 }
 PROJECTION_SCHEMA = {
     "dataset": pl.String,
@@ -64,6 +65,16 @@ class DatasetInfo:
     counts_of: Mapping[str, Mapping[str, int]]
     missing: Mapping[str, int]
 
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """Number of cells of each type; empty where types are not known."""
+        return self.counts_of.get("label", {})
+
+    @property
+    def batches(self) -> Mapping[str, int]:
+        """Number of cells of each batch; empty where batches are not known."""
+        return self.counts_of.get("batch", {})
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -74,7 +85,7 @@ class RunResult:
     records
         One row per number, `core.record.RECORD_COLUMNS`, in the order of the plan.
     splits
-        dataset, task, split, weight, n_test.
+        dataset, task, split, weight, n_test, n_units (see `core.split.Split`).
     projections
         dataset, method, row, x, y: the same rows of a dataset for every method.
     cells

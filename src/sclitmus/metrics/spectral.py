@@ -155,7 +155,15 @@ def _orthonormal(
             return rest @ np.linalg.inv(factor).T, factor.T, inside
     except np.linalg.LinAlgError:
         pass  # columns all but dependent: the slower way below copes
-    q, beyond = np.linalg.qr(rest)
-    again = basis.T @ q
-    q, correction = np.linalg.qr(q - basis @ again)
-    return q, correction @ beyond, inside + again @ beyond
+    q, lengths, turn = np.linalg.svd(rest, full_matrices=False)
+    # What is left by rounding has no direction of its own: go on in a random one.
+    lost = lengths <= 1e-5 * np.linalg.norm(block)
+    lengths[lost] = 0
+    q[:, lost] = rng_for(basis.shape[1], "new direction").normal(size=(len(q), int(lost.sum())))
+    beyond = lengths[:, None] * turn
+    for _ in range(2):
+        again = basis.T @ q
+        q, correction = np.linalg.qr(q - basis @ again)
+        inside = inside + again @ beyond
+        beyond = correction @ beyond
+    return q, beyond, inside

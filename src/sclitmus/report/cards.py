@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from sclitmus.core.method import MethodCard
-from sclitmus.report.content import DatasetInfo, ReportData
+from sclitmus.execution.result import DatasetInfo
+from sclitmus.report.content import ReportData
 from sclitmus.report.verdicts import spoken
 
 PARTS: Mapping[str, str] = {

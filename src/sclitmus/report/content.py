@@ -8,51 +8,12 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float32
 
-from sclitmus.core.dataset import Categories, Dataset, DatasetCard, Note
+from sclitmus.core.dataset import Categories
 from sclitmus.core.method import MethodCard
 from sclitmus.core.metric import Metric
 from sclitmus.core.task import TaskCard
+from sclitmus.execution.result import DatasetInfo
 from sclitmus.stats.analysis import Analysis
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What the report says of a dataset; small, so that no counts are needed to write a report.
-
-    Attributes
-    ----------
-    labels, batches
-        Number of cells of each name; empty where the dataset has no such column.
-    columns
-        The source's column each role was read from.
-    """
-
-    id: str
-    n_cells: int
-    n_genes: int
-    card: DatasetCard = field(default_factory=DatasetCard)
-    notes: tuple[Note, ...] = ()
-    labels: Mapping[str, int] = field(default_factory=dict)
-    batches: Mapping[str, int] = field(default_factory=dict)
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> "DatasetInfo":
-        """Sum up a dataset."""
-        counts = {
-            role: dict(zip(column.names, map(int, column.counts), strict=True))
-            for role, column in dataset.roles.items()
-        }
-        return cls(
-            dataset.id,
-            dataset.n_cells,
-            dataset.n_genes,
-            dataset.card,
-            dataset.notes,
-            counts.get("label", {}),
-            counts.get("batch", {}),
-            dict(dataset.columns),
-        )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import polars as pl
 
 from sclitmus.core.dataset import Categories
 from sclitmus.execution.result import RunResult
-from sclitmus.report.content import DatasetInfo, Projection, ReportData
+from sclitmus.report.content import Projection, ReportData
 from sclitmus.stats.analysis import Analysis
 
 
@@ -26,19 +26,7 @@ def report_data(result: RunResult, analysis: Analysis) -> ReportData:
         methods=result.methods,
         tasks=result.tasks,
         metrics=result.metrics,
-        datasets=tuple(
-            DatasetInfo(
-                info.id,
-                info.n_cells,
-                info.n_genes,
-                info.card,
-                info.notes,
-                info.counts_of.get("label", {}),
-                info.counts_of.get("batch", {}),
-                info.columns,
-            )
-            for info in result.datasets
-        ),
+        datasets=result.datasets,
         projections={
             info.id: projection
             for info in result.datasets

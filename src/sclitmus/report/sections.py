@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from sclitmus.execution.result import DatasetInfo
 from sclitmus.report import scatter
 from sclitmus.report.cards import PARTS
-from sclitmus.report.content import DatasetInfo, Projection, ReportData
+from sclitmus.report.content import Projection, ReportData
 from sclitmus.report.figures import per_type, role_of
 from sclitmus.report.grid import Cell, Column, Table
 from sclitmus.report.numbers import amount, interval, number
