@@ -63,9 +63,9 @@ def test_records_are_what_the_task_computes(tmp_path: Path) -> None:
     assert set(result.records["study"]) == {"toy study"}
     assert (result.records["peak_rss_mb"] > 10).all()
     assert result.splits.rows() == [
-        ("toy", "means", "all", 0.0, 12),
-        ("toy", "means", "half-0", 1.0, 6),
-        ("toy", "means", "half-1", 1.0, 6),
+        ("toy", "means", "all", 0.0, 12, 0),
+        ("toy", "means", "half-0", 1.0, 6, 0),
+        ("toy", "means", "half-1", 1.0, 6, 0),
     ]
 
 

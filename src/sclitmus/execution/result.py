@@ -155,8 +155,10 @@ class RunResult:
         StoreError
             If the disk is full or the folder not writable.
         """
-        tmp = out / "store" / "tmp"
         try:
+            out.mkdir(parents=True, exist_ok=True)
+            tmp = out / "store" / "tmp"  # swept at the next start
+            tmp = tmp if tmp.is_dir() else out  # joint results have no store
             for name in FRAMES:
                 buffer = io.BytesIO()
                 getattr(self, name).write_parquet(buffer)

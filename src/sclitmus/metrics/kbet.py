@@ -27,6 +27,9 @@ from sclitmus.metrics.spectral import leading_eigenvectors
 MIN_CELLS = 10
 """Types with fewer cells are skipped, as in scib."""
 
+LARGE = 30_000
+"""Types with more cells get all threads to themselves, which also bounds memory."""
+
 
 def kbet_per_label(
     neighbours: Neighbours,
@@ -90,10 +93,11 @@ def kbet_scores(
 
     Notes
     -----
-    Differences from scib-metrics 0.5.10, all below what its own approximations do: neighbours
-    in diffusion space are exact (there pynndescent), and the eigenvalue of the stationary
-    state is 1 (there it is rounded, and in about one small type in thirty comes out as
-    ``1 - 6e-8``, which multiplies that dimension by 10⁷ and drowns the others).
+    Differences from scib-metrics 0.5.10 that `compat` does not undo, because they are chance
+    there: neighbours in diffusion space are exact (there pynndescent's), and the eigenvalue of
+    the stationary state is 1 (there it is rounded, and in about one small type in thirty comes
+    out as ``1 - 6e-8``, which multiplies that dimension by 10⁷ and drowns the others). In a
+    type of exactly 10 cells all 10 are neighbours (there an eleventh, index -1, is counted).
     """
     if len(np.unique(batch)) < 2:
         raise NotApplicable("there is one batch only, so nothing to mix")
@@ -120,14 +124,21 @@ def kbet_scores(
         if compat:
             n_comps = dimensions[-1]
 
-    def score(part_and_dimensions: "tuple[_Part | float, int]") -> float:
-        part, n_dimensions = part_and_dimensions
-        return part if isinstance(part, float) else _acceptance(part, n_dimensions, alpha)
+    found = [part if isinstance(part, float) else np.nan for part in parts]
+    tested = [(i, part) for i, part in enumerate(parts) if isinstance(part, _Part)]
+    tested.sort(key=lambda numbered: -len(numbered[1].batch))  # the longest first
 
+    def score(numbered: tuple[int, _Part], threads: int | None = 1) -> None:
+        i, part = numbered
+        found[i] = _acceptance(part, dimensions[i], alpha, threads)
+
+    # Large types one after the other on all threads, the others side by side.
+    for numbered in tested:
+        if len(numbered[1].batch) > LARGE:
+            score(numbered, threads=None)
+    on_threads(score, [numbered for numbered in tested if len(numbered[1].batch) <= LARGE])
     scores = np.full(int(label.max()) + 1, np.nan)
-    scores[[label[rows[0]] for rows in groups]] = on_threads(
-        score, list(zip(parts, dimensions, strict=True))
-    )
+    scores[[label[rows[0]] for rows in groups]] = found
     return scores
 
 
@@ -156,17 +167,17 @@ def _testable(graph: sparse.csr_matrix, batch: Int32[np.ndarray, "n_cells"]) -> 
     return _Part(graph[kept][:, kept], component, batch[kept], k)
 
 
-def _acceptance(part: _Part, n_dimensions: int, alpha: float) -> float:
+def _acceptance(part: _Part, n_dimensions: int, alpha: float, threads: int | None) -> float:
     """Share of cells whose k diffusion neighbours, and itself, pass the chi-squared test."""
     z = _diffusion_space(part, n_dimensions)
-    # One thread: the types run side by side.
-    nearby = nearest_neighbours(z, part.k + 1, threads=1).indices
+    nearby = nearest_neighbours(z, part.k + 1, threads=threads).indices
     codes = np.unique(part.batch, return_inverse=True)[1].astype(np.int32)
     shares = np.bincount(codes) / len(codes)
     n_near, n_batches = nearby.shape[1], len(shares)
+    nearby_batch = codes[nearby]
     statistic = np.zeros(len(codes))
     for b in range(n_batches):
-        seen = (codes[nearby] == b).sum(axis=1)
+        seen = (nearby_batch == b).sum(axis=1)
         statistic += (seen - shares[b] * n_near) ** 2 / (shares[b] * n_near)
     return float(np.mean(chdtrc(n_batches - 1, statistic) >= alpha))
 

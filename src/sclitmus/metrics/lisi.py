@@ -91,7 +91,8 @@ def lisi(
     NotApplicable
         If the perplexity is below 2, that is for fewer than 6 neighbours.
     """
-    return lisis(neighbours, (codes,), perplexity=perplexity)[0]
+    scores: Float64[np.ndarray, n_cells] = lisis(neighbours, (codes,), perplexity=perplexity)[0]
+    return scores
 
 
 def lisis(
@@ -120,7 +121,8 @@ def lisis(
         )
 
     on_threads(fill, row_blocks(neighbours.n_cells, 2048))
-    return np.ascontiguousarray(out.T)
+    by_column: Float64[np.ndarray, "n_columns n_cells"] = np.ascontiguousarray(out.T)
+    return by_column
 
 
 def ilisi_score(scores: Float64[np.ndarray, "n_cells"], n_batches: int) -> float:

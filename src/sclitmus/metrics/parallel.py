@@ -40,16 +40,21 @@ def _blas() -> ThreadpoolController:
 def on_threads(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None
 ) -> list[Result]:
-    """Apply `work` to every item, on threads if there is more than one item; order is kept.
+    """Apply `work` to every item, on threads where there are several; order is kept.
 
-    BLAS is held to one thread meanwhile, because each of ours calls it.
+    BLAS is held to one thread meanwhile: each of ours calls it, and its own threads cost more
+    than they bring on matrices of a few hundred rows. With ``threads=1`` nothing is touched,
+    so that work already on a thread may call this.
     """
     items = list(items)
-    threads = min(n_threads() if threads is None else threads, len(items))
-    if threads <= 1:
+    if threads == 1:
         return [work(item) for item in items]
-    with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
+    threads = min(n_threads() if threads is None else threads, len(items))
+    with _blas().limit(limits=1, user_api="blas"):
+        if threads <= 1:
+            return [work(item) for item in items]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(work, items))
 
 
 def row_blocks(n: int, size: int) -> list[slice]:

@@ -168,14 +168,16 @@ class _Groups:
     reach: Float32[np.ndarray, "n_groups n_groups"]
 
 
-def _grouped(z: Float32[np.ndarray, "n_cells d"], rng: np.random.Generator) -> _Groups:
+def _grouped(
+    z: Float32[np.ndarray, "n_cells d"], rng: np.random.Generator, threads: int | None
+) -> _Groups:
     n, d = z.shape
     if n <= ONE_GROUP:
         centres = np.zeros((1, d), dtype=np.float32)
         group = np.zeros(n, dtype=np.int64)
     else:
-        centres = _centres(z, min(int(np.sqrt(n)), n // QUERIES), rng)
-        used, group = np.unique(_nearest_centre(z, centres), return_inverse=True)
+        centres = _centres(z, min(int(np.sqrt(n)), n // QUERIES), rng, threads)
+        used, group = np.unique(_nearest_centre(z, centres, threads), return_inverse=True)
         centres = centres[used]
     names = np.argsort(group, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(group))])
@@ -194,18 +196,21 @@ def _grouped(z: Float32[np.ndarray, "n_cells d"], rng: np.random.Generator) -> _
             towards = rows[starts[a] + block.start : starts[a] + block.stop, :d] @ centres.T
             np.maximum(reach[a], (towards - towards[:, [a]]).max(axis=0), out=reach[a])
 
-    on_threads(measure, range(len(centres)))
+    on_threads(measure, range(len(centres)), threads)
     return _Groups(rows, names, starts, order, centres, reach)
 
 
 def _centres(
-    z: Float32[np.ndarray, "n_cells d"], n_groups: int, rng: np.random.Generator
+    z: Float32[np.ndarray, "n_cells d"],
+    n_groups: int,
+    rng: np.random.Generator,
+    threads: int | None,
 ) -> Float32[np.ndarray, "n_groups d"]:
     """A few rounds of Lloyd's algorithm on a sample; the groups need not be good, only local."""
     sample = z[np.sort(rng.choice(len(z), min(len(z), 40 * n_groups), replace=False))]
     centres = sample[np.sort(rng.choice(len(sample), n_groups, replace=False))].copy()
     for _ in range(5):
-        group = _nearest_centre(sample, centres)
+        group = _nearest_centre(sample, centres, threads)
         order = np.argsort(group, kind="stable")
         used, first, sizes = np.unique(group[order], return_index=True, return_counts=True)
         centres[used] = np.add.reduceat(sample[order], first, axis=0) / sizes[:, None]
@@ -213,7 +218,9 @@ def _centres(
 
 
 def _nearest_centre(
-    z: Float32[np.ndarray, "n_cells d"], centres: Float32[np.ndarray, "n_groups d"]
+    z: Float32[np.ndarray, "n_cells d"],
+    centres: Float32[np.ndarray, "n_groups d"],
+    threads: int | None,
 ) -> Int64[np.ndarray, "n_cells"]:
     half = np.sum(centres**2, axis=1) / 2
     nearest = np.empty(len(z), dtype=np.int64)
@@ -221,7 +228,7 @@ def _nearest_centre(
     def assign(block: slice) -> None:
         nearest[block] = np.argmin(half - z[block] @ centres.T, axis=1)
 
-    on_threads(assign, row_blocks(len(z), 2048))
+    on_threads(assign, row_blocks(len(z), 2048), threads)
     return nearest
 
 
@@ -295,7 +302,7 @@ def search(
     """
     n, d = z.shape
     rng = rng_for(seed, "nearest neighbours")
-    groups = _grouped(z, rng)
+    groups = _grouped(z, rng, threads)
     n_groups = len(groups.order)
     out = np.empty((n, k), dtype=np.int32), np.empty((n, k), dtype=np.float32)
     visited = np.cumsum(np.diff(groups.starts)[groups.order], axis=1)
