@@ -53,9 +53,11 @@ def nearest_neighbours(
 ) -> Neighbours:
     """Find the `k` nearest cells of each cell, itself first.
 
-    Exact up to `search.EXACT_COST` (100,000 cells in 50 dimensions, 38,000 in 512). Above it
-    cells are compared within as many nearest k-means groups as it takes to find 99.9% of the
-    neighbours of 256 sample cells, and the recall reached on those is stored.
+    Always exact up to 100,000 cells in 50 dimensions or 38,000 in 512, and above that while
+    groups of cells that are provably too far leave little enough to compare
+    (`search.EXACT_COST`). Otherwise cells are compared within as many nearest k-means groups as
+    it takes to find 99.9% of the neighbours of 256 sample cells, but no more than
+    `search.COST_CAP` allows, and the recall reached on those cells is stored.
 
     Parameters
     ----------

@@ -16,7 +16,11 @@ from sclitmus.core.rng import rng_for
 from sclitmus.metrics.parallel import on_threads, row_blocks
 
 EXACT_COST = 8e11
-"""Largest ``n² (d + 25)`` searched exactly: about 10 s on two cores (100k x 50, 38k x 512)."""
+"""Largest ``n · rows compared per row · (d + 25)`` of an exact search: about 10 s on two cores.
+
+So much is always exact without a look: 100k x 50, 38k x 512. Larger data are searched exactly
+too where a sample shows that enough groups can be skipped (100k x 512 in clusters).
+"""
 
 COST_CAP = 5e12
 """Largest ``n · rows visited · (d + 25)`` an approximate search may cost: about a minute."""
@@ -308,10 +312,15 @@ def search(
     visited = np.cumsum(np.diff(groups.starts)[groups.order], axis=1)
     exact = float(n) * n * (d + 25) <= EXACT_COST or n_groups == 1
     sample = np.sort(rng.choice(n, 0 if exact else min(n, SAMPLE), replace=False))
-    for block in row_blocks(len(sample), 64):
-        _search(groups, k, sample[block], np.arange(n_groups), None, out)
+    on_threads(
+        lambda block: _search(groups, k, sample[block], np.arange(n_groups), None, out),
+        row_blocks(len(sample), 64),
+        threads,
+    )
     names = groups.names[sample]
     true = out[1][names, -1:].copy()
+    if not exact:
+        exact = 2.0 * n * _rows_in_reach(groups, sample, true[:, 0]) * (d + 25) <= EXACT_COST
     budget = n if exact else _rows_to_visit(groups, visited, sample, out[0][names])
 
     def one_block(group_and_rows: tuple[int, slice]) -> None:
@@ -331,6 +340,21 @@ def search(
     # By distance, not by number: equally near cells are equally right.
     found = out[1][names] <= true * np.float32(1 + 1e-6)
     return *out, False, float(found[:, 1:].mean())
+
+
+def _rows_in_reach(
+    groups: _Groups,
+    sample: Int64[np.ndarray, "n_sample"],
+    true: Float32[np.ndarray, "n_sample"],
+) -> float:
+    """Mean number of rows in the groups an exact search cannot skip for a sample row."""
+    sizes = np.diff(groups.starts)
+    own = np.searchsorted(groups.starts, sample, side="right") - 1
+    rows = 0
+    for i in range(len(sample)):
+        apart = _apart(groups, sample[i : i + 1], int(own[i]))[0]
+        rows += int(sizes[apart <= true[i] ** 2 - groups.rows[sample[i], -1]].sum())
+    return rows / len(sample)
 
 
 def _rows_to_visit(
