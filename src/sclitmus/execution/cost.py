@@ -1,8 +1,8 @@
 """What a trial will cost, before it runs: good enough to order trials and to warn.
 
-Each formula is a straight line (or a product) through a few measurements on one core of a
-laptop-class machine; docs/design/store.md lists them. They err by a factor of two or so, more on
-a GPU; once a trial has finished, the time that is left is judged by what was measured.
+Each formula is a straight line (or a product) guessed from a few runs on one core of a
+laptop-class machine, and not calibrated; once a trial has finished, the time that is left is
+judged by what was measured.
 """
 
 from collections.abc import Sequence
