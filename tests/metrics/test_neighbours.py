@@ -97,6 +97,23 @@ def test_far_from_the_origin_no_digit_is_lost() -> None:
     np.testing.assert_allclose(far.distances, near.distances, rtol=1e-5)
 
 
+@pytest.mark.parametrize("n", [400, 6000])
+def test_tight_clusters_far_apart_keep_their_neighbours(n: int) -> None:
+    # |x|² is 10⁸ and distances are 1: float32 products alone would order them by rounding.
+    z = np.random.default_rng(0).normal(size=(n, 4)).round(2)  # few enough digits for float32
+    z[: n // 2] += 8192
+    found = nearest_neighbours(z, 20)
+    np.testing.assert_allclose(found.distances, true_distances(z, 20), atol=4e-3)
+
+
+def test_cells_on_a_few_points_in_many_groups() -> None:
+    # Centres of k-means coincide: the bound between two of them must not divide by nothing.
+    z = np.repeat(np.random.default_rng(0).normal(size=(12, 3)), 500, axis=0)
+    z += np.random.default_rng(1).normal(scale=1e-6, size=z.shape)
+    found = nearest_neighbours(z, 30)
+    np.testing.assert_allclose(found.distances, true_distances(z, 30), rtol=0.02, atol=1e-7)
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 def test_extreme_units_neither_overflow_nor_vanish(scale: float) -> None:
     z = blobs(100, 4).astype(np.float64)

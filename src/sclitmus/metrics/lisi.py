@@ -50,7 +50,8 @@ def _inverse_simpson(indices, distances, first, codes, n_codes, perplexity, out)
                 high = beta
                 beta = beta / 2 if low == -np.inf else (low + high) / 2
         for c in range(codes.shape[0]):
-            mass[:] = 0.0
+            for m in range(n_codes):
+                mass[m] = 0.0
             if total == 0:
                 out[i, c] = np.nan
                 continue

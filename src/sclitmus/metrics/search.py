@@ -30,6 +30,8 @@ ONE_GROUP = 4096  # up to so many rows grouping costs more than it saves
 QUERIES = 512  # rows per query block and per piece: one product fits the second-level cache
 PIECE = 1024
 SPARE = 8  # candidates beyond k, so that rounding in |x|² + |y|² - 2xy cannot lose a neighbour
+COARSE = 1e-3  # share of |x|² below which the k-th squared distance needs float64 products
+ROUNDING = 1e-5  # relative, of float32 dot products over a few thousand dimensions
 SAMPLE = 256  # query cells whose exact neighbours decide how many groups are visited
 
 
@@ -110,12 +112,9 @@ def _finish(rows, d, self_ids, names, values, ids, filled, k, out_ids, out_dista
             _smallest_first(values[r], ids[r], n, k + SPARE)
             n = k + SPARE
         count = 1
-        # Column 0 is the cell itself even among duplicates, so sorting starts at column 1.
-        kept_distance = values[r]
-        for j in range(n):
-            kept_distance[j] = 0.0
         order = np.empty(n + 1, np.int64)
         distance = np.empty(n + 1, np.float32)
+        # Column 0 is the cell itself even among duplicates, so sorting starts at column 1.
         order[0] = names[me]
         distance[0] = 0.0
         for j in range(n):
@@ -150,7 +149,7 @@ class _Groups:
     Attributes
     ----------
     rows
-        Centred rows in group order, with ``|row|²`` as the last column.
+        Centred rows in group order, then ``|row|²`` and 1 as the last columns.
     names
         Number each row had before sorting.
     starts
@@ -162,14 +161,17 @@ class _Groups:
     reach
         ``reach[a, c]`` is how far group a comes towards centre c: the largest
         ``x·centre_c - x·centre_a`` of its rows.
+    radius
+        Largest ``|row|`` of each group.
     """
 
-    rows: Float32[np.ndarray, "n_cells d_plus_1"]
+    rows: Float32[np.ndarray, "n_cells d_plus_2"]
     names: Int64[np.ndarray, "n_cells"]
     starts: Int64[np.ndarray, "n_groups_plus_1"]
     order: Int64[np.ndarray, "n_groups n_groups"]
     centres: Float32[np.ndarray, "n_groups d"]
     reach: Float32[np.ndarray, "n_groups n_groups"]
+    radius: Float32[np.ndarray, "n_groups"]
 
 
 def _grouped(
@@ -188,7 +190,8 @@ def _grouped(
     between = np.sum(centres**2, axis=1) - 2 * centres @ centres.T
     np.fill_diagonal(between, -np.inf)  # a group visits itself first
     order = np.argsort(between, axis=1, kind="stable")
-    rows = np.empty((n, d + 1), dtype=np.float32)
+    rows = np.empty((n, d + 2), dtype=np.float32)
+    rows[:, d + 1] = 1
     for block in row_blocks(n, 65_536):
         rows[block, :d] = z[names[block]]
         rows[block, d] = np.einsum("ij,ij->i", rows[block, :d], rows[block, :d])
@@ -201,7 +204,8 @@ def _grouped(
             np.maximum(reach[a], (towards - towards[:, [a]]).max(axis=0), out=reach[a])
 
     on_threads(measure, range(len(centres)), threads)
-    return _Groups(rows, names, starts, order, centres, reach)
+    radius = np.sqrt(np.maximum.reduceat(rows[:, d], starts[:-1]))
+    return _Groups(rows, names, starts, order, centres, reach, radius)
 
 
 def _centres(
@@ -243,49 +247,64 @@ def _search(
     visit: Int64[np.ndarray, "n_visited"],
     own: int | None,
     out: tuple[Int32[np.ndarray, "n_cells k"], Float32[np.ndarray, "n_cells k"]],
+    dtype: type[np.float32] | type[np.float64] = np.float32,
 ) -> None:
     """Find the k nearest of `queries` among the groups of `visit`; fills `out` by row name.
 
     `own` is the group all queries are in, or None where they are in several.
     """
-    rows, d = groups.rows, groups.rows.shape[1] - 1
-    left = np.empty((len(queries), d + 1), dtype=np.float32)
-    np.multiply(rows[queries, :d], -2, out=left[:, :d])
-    left[:, d] = 1  # (-2x, 1)·(y, |y|²) = |y|² - 2xy: the squared distance less |x|²
+    d = groups.centres.shape[1]
+    x = groups.rows[queries, :d].astype(dtype)
+    square = np.einsum("ij,ij->i", x, x)[:, None]
+    left = np.hstack([-2 * x, np.ones_like(square), square])  # times (y, |y|², 1): |x - y|²
     keep = k + SPARE
     values = np.empty((len(queries), 3 * keep), dtype=np.float32)
     ids = np.empty(values.shape, dtype=np.int32)
     filled = np.zeros(len(queries), dtype=np.int64)
     worst = np.full(len(queries), np.inf, dtype=np.float32)
-    room = np.empty(len(queries) * PIECE, dtype=np.float32)
+    room = np.empty(len(queries) * PIECE, dtype=dtype)
     apart = None if own is None else _apart(groups, queries, own)
     for group in visit.tolist():
-        # The margin covers the rounding of both sides.
-        if apart is not None and (apart[:, group] > 1.001 * worst + 0.001 * rows[queries, d]).all():
+        # The margins cover the rounding of both sides.
+        if apart is not None and (apart[:, group] > 1.001 * worst + 1e-5 * square[:, 0]).all():
             continue
         end = int(groups.starts[group + 1])
         for start in range(int(groups.starts[group]), end, PIECE):
-            piece = rows[start : min(start + PIECE, end)]
+            piece = groups.rows[start : min(start + PIECE, end)].astype(dtype, copy=False)
+            if dtype is np.float64:
+                piece[:, d] = np.einsum("ij,ij->i", piece[:, :d], piece[:, :d])
             products = room[: len(queries) * len(piece)].reshape(len(queries), len(piece))
             np.matmul(left, piece.T, out=products)
-            _absorb(products, start, keep, values, ids, filled, worst)
-    _finish(rows, d, queries, groups.names, values, ids, filled, k, *out)
+            _absorb(
+                products.astype(np.float32, copy=False), start, keep, values, ids, filled, worst
+            )
+    _finish(groups.rows, d, queries, groups.names, values, ids, filled, k, *out)
+    if dtype is np.float32:
+        # In a tight cluster far from the origin rounding outweighs the distances: once more.
+        reached = out[1][groups.names[queries], -1] ** 2
+        coarse = (reached > 0) & (reached < COARSE * square[:, 0])
+        if coarse.any():
+            _search(groups, k, queries[coarse], visit, own, out, np.float64)
 
 
 def _apart(
     groups: _Groups, queries: Int64[np.ndarray, "n_queries"], own: int
 ) -> Float32[np.ndarray, "n_queries n_groups"]:
-    """Least squared distance to any row of each group, less ``|x|²``; -inf where unknown."""
+    """Least squared distance of each query to any row of each group; 0 where unknown."""
     d = groups.centres.shape[1]
-    x = groups.rows[queries]
-    towards = x[:, :d] @ groups.centres.T
+    x, norm = groups.rows[queries, :d], np.sqrt(groups.rows[queries, d])[:, None]
+    towards = x @ groups.centres.T
     towards -= towards[:, [own]].copy()
-    # Along the line between two centres, from the row to the group's nearest end.
+    # Along the line between two centres, from the row to the group's nearest end; less what
+    # rounding may have added to the products of both.
+    size = np.linalg.norm(groups.centres, axis=1)
     gap = -groups.reach[:, own] - towards
+    gap -= ROUNDING * (size + size[own]) * (norm + groups.radius)
     length = np.linalg.norm(groups.centres - groups.centres[own], axis=1)
     length[own] = np.inf
-    apart = np.where(gap > 0, (gap / np.maximum(length, 1e-30)) ** 2 - x[:, d:], -np.inf)
-    return apart.astype(np.float32)
+    apart: Float32[np.ndarray, "n_queries n_groups"] = np.zeros_like(gap)
+    np.divide(gap, length, out=apart, where=gap > 0)
+    return apart**2
 
 
 def search(
@@ -353,7 +372,7 @@ def _rows_in_reach(
     rows = 0
     for i in range(len(sample)):
         apart = _apart(groups, sample[i : i + 1], int(own[i]))[0]
-        rows += int(sizes[apart <= true[i] ** 2 - groups.rows[sample[i], -1]].sum())
+        rows += int(sizes[apart <= true[i] ** 2].sum())
     return rows / len(sample)
 
 

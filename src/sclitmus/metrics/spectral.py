@@ -22,26 +22,28 @@ DENSE = 400  # up to so many rows a full decomposition is as fast, and needs no 
 def _times(starts, columns, values, x, out):  # type: ignore[no-untyped-def]
     """Multiply a CSR matrix by a block of columns.
 
-    Four entries at a time: a single one would wait for the sum it adds to.
+    Four entries at a time: a single one would wait for the sum it adds to. Loops rather than
+    array expressions, which take numba eight times as long to compile.
     """
     n, width = out.shape
     total = np.zeros(width, np.float32)
     for i in range(n):
-        total[:] = 0
+        for c in range(width):
+            total[c] = 0
         p, stop = starts[i], starts[i + 1]
         while p + 4 <= stop:
             w0, w1, w2, w3 = values[p], values[p + 1], values[p + 2], values[p + 3]
-            x0, x1 = x[columns[p]], x[columns[p + 1]]
-            x2, x3 = x[columns[p + 2]], x[columns[p + 3]]
+            j0, j1, j2, j3 = columns[p], columns[p + 1], columns[p + 2], columns[p + 3]
             for c in range(width):
-                total[c] += (w0 * x0[c] + w1 * x1[c]) + (w2 * x2[c] + w3 * x3[c])
+                total[c] += (w0 * x[j0, c] + w1 * x[j1, c]) + (w2 * x[j2, c] + w3 * x[j3, c])
             p += 4
         while p < stop:
-            w0, x0 = values[p], x[columns[p]]
+            w0, j0 = values[p], columns[p]
             for c in range(width):
-                total[c] += w0 * x0[c]
+                total[c] += w0 * x[j0, c]
             p += 1
-        out[i] = total
+        for c in range(width):
+            out[i, c] = total[c]
 
 
 def leading_eigenvectors(
