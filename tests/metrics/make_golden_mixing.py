@@ -7,6 +7,7 @@ search (inside kBET's diffusion space they still do).
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import scib_metrics
 from scib_metrics.nearest_neighbors import NeighborsResults
@@ -61,6 +62,22 @@ def main() -> None:
     # With the types in the opposite order only the last ones are affected.
     score, table = scib_metrics.kbet_per_label(fifty, batch, 6 - label, return_df=True)
     golden["kbet_reversed"], golden["kbet_reversed_types"] = score, table["kBET"].to_numpy()
+    # Noise in 500 dimensions: distances vary little, and float32 weights underflow.
+    rng = np.random.default_rng(8)
+    noise = rng.normal(size=(150, 500))
+    codes = rng.integers(0, 4, 150).astype(np.int32)
+    found = NearestNeighbors(n_neighbors=60, algorithm="brute").fit(noise)
+    distances, indices = found.kneighbors(noise)
+    near = NeighborsResults(
+        indices=indices.astype(np.int32), distances=distances.astype(np.float32)
+    )
+    golden["noise_indices"] = indices.astype(np.int16)
+    golden["noise_distances"] = near.distances
+    golden["noise_codes"] = codes
+    golden["noise_lisi_float32"] = scib_metrics.lisi_knn(near, codes)
+    with jax.enable_x64(True):
+        near.distances = near.distances.astype(np.float64)
+        golden["noise_lisi_float64"] = np.asarray(scib_metrics.lisi_knn(near, codes))
     np.savez_compressed(GOLDEN, **golden)
     print(GOLDEN.stat().st_size, {k: v for k, v in golden.items() if np.size(v) < 10})  # noqa: T201
 

@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 
 from sclitmus.errors import NotApplicable
+from sclitmus.metrics import spectral
 from sclitmus.metrics.kbet import kbet_per_label, kbet_scores
 from sclitmus.metrics.neighbours import Neighbours, nearest_neighbours
 from sclitmus.metrics.spectral import leading_eigenvectors
@@ -142,3 +143,13 @@ def test_a_matrix_of_low_rank() -> None:
     matrix = sparse.csr_matrix((vectors * [1.0, -0.7, 0.5]) @ vectors.T).astype(np.float32)
     values, _ = leading_eigenvectors(matrix, 5, np.zeros((600, 0), dtype=np.float32))
     np.testing.assert_allclose(values, [1.0, -0.7, 0.5, 0, 0], atol=1e-5)
+
+
+def test_where_blocks_do_not_converge_arpack_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = symmetric(500, 3).astype(np.float32)
+    none = np.zeros((500, 0), dtype=np.float32)
+    expected, _ = leading_eigenvectors(matrix, 10, none)
+    monkeypatch.setattr(spectral, "RESTARTS", 0)
+    values, vectors = leading_eigenvectors(matrix, 10, none)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    np.testing.assert_allclose(matrix @ vectors, vectors * values, atol=1e-4)

@@ -45,6 +45,26 @@ def test_scores_as_scib_metrics(golden: dict[str, np.ndarray], near: Neighbours)
     assert clisi(near, golden["label"]) == pytest.approx(float(golden["clisi"]), abs=1e-6)
 
 
+def test_concentrated_distances_as_scib_metrics_in_float64(golden: dict[str, np.ndarray]) -> None:
+    near = Neighbours(golden["noise_indices"].astype(np.int32), golden["noise_distances"])
+    scores = lisi(near, golden["noise_codes"])
+    np.testing.assert_allclose(scores, golden["noise_lisi_float64"], rtol=1e-9)
+    # In float32, as scib-metrics runs, its weights underflow. `compat` follows it as far as the
+    # order of XLA's sums, which decides where the bisection ends, can be followed.
+    single = golden["noise_lisi_float32"]
+    assert np.abs(single / scores - 1).max() > 0.05
+    followed = lisi(near, golden["noise_codes"], compat=True)
+    np.testing.assert_allclose(followed, single, rtol=0.03)
+    assert np.median(followed) == pytest.approx(np.median(single), abs=0.005)
+
+
+def test_farther_apart_is_the_same_for_any_unit(golden: dict[str, np.ndarray]) -> None:
+    near = Neighbours(golden["noise_indices"].astype(np.int32), golden["noise_distances"])
+    large = Neighbours(near.indices, near.distances * np.float32(1e6))
+    scores = lisi(near, golden["noise_codes"])
+    np.testing.assert_allclose(lisi(large, golden["noise_codes"]), scores, rtol=1e-4)
+
+
 def equidistant(codes: list[int]) -> tuple[Neighbours, np.ndarray]:
     """Every cell 1 from all others, so that each of the others weighs the same."""
     n = len(codes)

@@ -52,7 +52,6 @@ PRELOAD_LIGHT = ("sclitmus.execution.worker", "cloudpickle", "filelock", "psutil
 PRELOAD = (
     *PRELOAD_LIGHT,
     "sclitmus.metrics.suite",
-    "faiss",
     "igraph",
     "numba",
     "scipy.sparse.linalg",

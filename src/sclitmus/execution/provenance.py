@@ -11,7 +11,6 @@ from typing import Any
 PACKAGES = (
     "sclitmus",
     "anndata",
-    "faiss-cpu",
     "harmonypy",
     "igraph",
     "numba",

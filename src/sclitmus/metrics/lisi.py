@@ -16,13 +16,17 @@ from sclitmus.metrics.parallel import on_threads, row_blocks
 MIN_CELLS = 10
 """Types with fewer cells have no CiLISI (as scIntegrationMetrics' ``min.cells.split``)."""
 
+FLOAT32_UNDERFLOW = 87.33654
+"""exp(-x) beyond is no normal float32 number; XLA, on which scib-metrics runs, makes it 0."""
+
 
 @njit(nogil=True, cache=True)
-def _inverse_simpson(indices, distances, first, codes, n_codes, perplexity, out):  # type: ignore[no-untyped-def]
+def _inverse_simpson(indices, distances, first, codes, n_codes, perplexity, compat, out):  # type: ignore[no-untyped-def]
     """One LISI per row and code; bisection for beta exactly as in scib-metrics.
 
     The start (1), the tolerance of the entropy (1e-5) and the 50 rounds are kept because a
-    result depends on them in the fifth digit.
+    result depends on them in the fifth digit. Weights are taken relative to the nearest cell's,
+    which changes neither entropy nor shares and keeps them from underflowing.
     """
     n, k = distances.shape
     wanted = np.log(perplexity)
@@ -30,15 +34,24 @@ def _inverse_simpson(indices, distances, first, codes, n_codes, perplexity, out)
     mass = np.zeros(n_codes)
     for i in range(n):
         beta, low, high = 1.0, -np.inf, np.inf
+        nearest = np.inf
+        for j in range(k):
+            if indices[i, j] != first + i:
+                nearest = min(nearest, distances[i, j])
+        if compat or nearest == np.inf:
+            nearest = 0.0
         for attempt in range(51):
             total = 0.0
             moment = 0.0
             for j in range(k):
                 weight[j] = 0.0
                 if indices[i, j] != first + i:
-                    weight[j] = np.exp(-beta * distances[i, j])
+                    distance = distances[i, j] - nearest
+                    if compat and beta * distance > FLOAT32_UNDERFLOW:
+                        continue
+                    weight[j] = np.exp(-beta * distance)
                     total += weight[j]
-                    moment += weight[j] * distances[i, j]
+                    moment += weight[j] * distance
             entropy = 0.0 if total == 0 else np.log(total) + beta * moment / total
             excess = entropy - wanted
             if abs(excess) < 1e-5 or attempt == 50:
@@ -56,7 +69,7 @@ def _inverse_simpson(indices, distances, first, codes, n_codes, perplexity, out)
                 out[i, c] = np.nan
                 continue
             for j in range(k):
-                # Shares, not weights: where all neighbours are far, squares of weights underflow.
+                # Shares, not weights: squares of the small weights of `compat` underflow.
                 mass[codes[c, indices[i, j]]] += weight[j] / total
             simpson = 0.0
             for m in range(n_codes):
@@ -69,6 +82,7 @@ def lisi(
     codes: Int32[np.ndarray, "n_cells"],
     *,
     perplexity: float | None = None,
+    compat: bool = False,
 ) -> Float64[np.ndarray, "n_cells"]:
     """Effective number of codes in each cell's neighbourhood, itself excluded.
 
@@ -80,11 +94,15 @@ def lisi(
         Batch or type of each cell.
     perplexity
         Effective number of neighbours; ``floor(k / 3)`` where None (k counts the cell itself).
+    compat
+        As scib-metrics 0.5.10, whose float32 weights become 0 where distances vary little
+        beside their size (noise in hundreds of dimensions): the search for the width then ends
+        too wide, and LISI differs by up to a third. In float64 scib-metrics equals the default.
 
     Returns
     -------
     ndarray
-        Between 1 and the number of codes. NaN where no width gives any neighbour weight
+        Between 1 and the number of codes; with `compat`, NaN where all weights are 0
         (scib-metrics has -1 there).
 
     Raises
@@ -92,8 +110,7 @@ def lisi(
     NotApplicable
         If the perplexity is below 2, that is for fewer than 6 neighbours.
     """
-    scores: Float64[np.ndarray, n_cells] = lisis(neighbours, (codes,), perplexity=perplexity)[0]
-    return scores
+    return np.asarray(lisis(neighbours, (codes,), perplexity=perplexity, compat=compat)[0])
 
 
 def lisis(
@@ -101,6 +118,7 @@ def lisis(
     codes: "tuple[Int32[np.ndarray, 'n_cells'], ...]",
     *,
     perplexity: float | None = None,
+    compat: bool = False,
 ) -> Float64[np.ndarray, "n_columns n_cells"]:
     """Return `lisi` of several columns in one pass: the search for the widths is the cost."""
     perplexity = neighbours.k // 3 if perplexity is None else perplexity
@@ -118,6 +136,7 @@ def lisis(
             columns,
             int(columns.max()) + 1,
             float(perplexity),
+            compat,
             out[block],
         )
 
@@ -155,36 +174,41 @@ def clisi_score(scores: Float64[np.ndarray, "n_cells"], n_labels: int) -> float:
 def _median(scores: Float64[np.ndarray, "n_cells"]) -> float:
     known = scores[np.isfinite(scores)]
     if len(known) == 0:
-        raise NotApplicable("no cell has a LISI: distances are too far apart to be weighed")
+        raise NotApplicable("no cell has a LISI: all float32 weights underflow")
     return float(np.median(known))
 
 
-def ilisi(neighbours: Neighbours, batch: Int32[np.ndarray, "n_cells"]) -> float:
+def ilisi(
+    neighbours: Neighbours, batch: Int32[np.ndarray, "n_cells"], compat: bool = False
+) -> float:
     """Median LISI of batches, scaled to 0…1, higher is better mixed.
 
-    Equal to scib-metrics' ``ilisi_knn``. Blind to types: mixing different types scores well, so
-    read it beside a score of types, or see `cilisi`. The median is over all cells; 1 is out of
-    reach where batches are unequal in size. doi:10.1038/s41592-021-01336-8
+    scib-metrics' ``ilisi_knn``, but see `compat` of `lisi`. Blind to types: mixing different
+    types scores well, so read it beside a score of types, or see `cilisi`. The median is over
+    all cells; 1 is out of reach where batches are unequal in size.
+    doi:10.1038/s41592-021-01336-8
 
     Raises
     ------
     NotApplicable
         If there is one batch only, or there are too few cells.
     """
-    return ilisi_score(lisi(neighbours, batch), len(np.unique(batch)))
+    return ilisi_score(lisi(neighbours, batch, compat=compat), len(np.unique(batch)))
 
 
-def clisi(neighbours: Neighbours, label: Int32[np.ndarray, "n_cells"]) -> float:
+def clisi(
+    neighbours: Neighbours, label: Int32[np.ndarray, "n_cells"], compat: bool = False
+) -> float:
     """Median LISI of types, scaled so that 1 is every type apart; saturates near 1.
 
-    Equal to scib-metrics' ``clisi_knn``. doi:10.1038/s41592-021-01336-8
+    scib-metrics' ``clisi_knn``, but see `compat` of `lisi`. doi:10.1038/s41592-021-01336-8
 
     Raises
     ------
     NotApplicable
         If there is one type only, or there are too few cells.
     """
-    return clisi_score(lisi(neighbours, label), len(np.unique(label)))
+    return clisi_score(lisi(neighbours, label, compat=compat), len(np.unique(label)))
 
 
 def cilisi_cells(

@@ -280,6 +280,6 @@ def label_means(
     n_labels = int(label.max()) + 1
     total = np.bincount(label[known], weights=scores[known], minlength=n_labels)
     count = np.bincount(label[known], minlength=n_labels)
-    means: Float64[np.ndarray, n_labels] = np.full(n_labels, np.nan)
+    means = np.full(n_labels, np.nan)
     np.divide(total, count, out=means, where=count > 0)
     return means

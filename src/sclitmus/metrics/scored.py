@@ -174,7 +174,7 @@ class ScoredEmbedding:
         from sclitmus.metrics.lisi import lisis
 
         columns = (self.label,) if self.batch is None else (self.label, self.batch)
-        return lisis(self.neighbours, columns)
+        return lisis(self.neighbours, columns, compat=self.compat == "scib")
 
     @cached_property
     def silhouettes(self) -> Silhouettes:

@@ -9,7 +9,7 @@ several times in high dimension and keeps memory at a few blocks per thread.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float, Float32, Int32, Int64
 from numba import njit
 
 from sclitmus.core.rng import rng_for
@@ -254,7 +254,7 @@ def _search(
     `own` is the group all queries are in, or None where they are in several.
     """
     d = groups.centres.shape[1]
-    x = groups.rows[queries, :d].astype(dtype)
+    x: Float[np.ndarray, "n_queries d"] = groups.rows[queries, :d].astype(dtype)
     square = np.einsum("ij,ij->i", x, x)[:, None]
     left = np.hstack([-2 * x, np.ones_like(square), square])  # times (y, |y|², 1): |x - y|²
     keep = k + SPARE
@@ -270,6 +270,7 @@ def _search(
             continue
         end = int(groups.starts[group + 1])
         for start in range(int(groups.starts[group]), end, PIECE):
+            piece: Float[np.ndarray, "n_piece d_plus_2"]
             piece = groups.rows[start : min(start + PIECE, end)].astype(dtype, copy=False)
             if dtype is np.float64:
                 piece[:, d] = np.einsum("ij,ij->i", piece[:, :d], piece[:, :d])

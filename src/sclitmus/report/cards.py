@@ -19,7 +19,7 @@ PARTS: Mapping[str, str] = {
 
 _SOFTWARE = (
     *("anndata", "scanpy", "scvi-tools", "harmonypy", "scikit-learn", "numpy", "scipy"),
-    *("faiss-cpu", "igraph", "umap-learn", "torch", "polars"),
+    *("igraph", "umap-learn", "torch", "polars"),
 )
 
 
