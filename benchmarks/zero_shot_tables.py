@@ -9,6 +9,7 @@ import sys
 import polars as pl
 
 import sclitmus
+from sclitmus.stats.pooled import POOLED
 
 METHODS = (
     "random_embedding",
@@ -62,7 +63,7 @@ def main(folder: str) -> None:
         print(f"### {task}: {metric}\n")
         table(results.scores(), task, metric)
     print("### Verdicts over all datasets\n")
-    for row in results.verdict().filter(pl.col("dataset") == "(all)").iter_rows(named=True):
+    for row in results.verdict().filter(pl.col("dataset") == POOLED).iter_rows(named=True):
         print(f"* {row['task']}: {row['sentence']}")
     print()
     for line in results.failures():
