@@ -37,6 +37,31 @@ METHODS = {
     "scvi": "sclitmus.baselines.scvi:ScVI",
 }
 
+MODELS = {
+    # Foundation models, run frozen: id → the class that reads and runs it. The card of each, with
+    # its licence, files and pretraining data, is models/cards/<id>.toml. Each also goes as
+    # `<id>@random_init` (untrained) and `<id>@official` (as published, faults included).
+    "scgpt": "sclitmus.models.scgpt:ScGPT",
+    "geneformer_v1_10m": "sclitmus.models.geneformer:Geneformer",
+    "geneformer_v1_40m": "sclitmus.models.geneformer:Geneformer",
+    "geneformer_v2_38m": "sclitmus.models.geneformer:Geneformer",
+    "geneformer_v2_104m": "sclitmus.models.geneformer:Geneformer",
+    "geneformer_v2_316m": "sclitmus.models.geneformer:Geneformer",
+    "uce_4l": "sclitmus.models.uce:UCE",
+    "uce_33l": "sclitmus.models.uce:UCE",
+    "scfoundation": "sclitmus.models.scfoundation:ScFoundation",
+    "scbert": "sclitmus.models.scbert:ScBERT",
+    "scvi_frozen": "sclitmus.models.scvi_frozen:FrozenScVI",
+    "cellplm": "sclitmus.models.cellplm:CellPLM",
+    "transcriptformer_sapiens": "sclitmus.models.transcriptformer:TranscriptFormer",
+    "aido_cell_3m": "sclitmus.models.aido_cell:AIDOCell",
+    "aido_cell_10m": "sclitmus.models.aido_cell:AIDOCell",
+    "aido_cell_100m": "sclitmus.models.aido_cell:AIDOCell",
+    "scprint_medium": "sclitmus.models.scprint:ScPRINT",
+    "state_se_600m": "sclitmus.models.state_se:StateSE",
+    "ssl_scg": "sclitmus.models.ssl_scg:SSL",
+}
+
 TASKS = {
     "cell_types": "sclitmus.tasks.cell_types:CellTypes",
     "integration": "sclitmus.tasks.integration:Integration",
@@ -52,7 +77,7 @@ DATASETS = {
 @cache
 def methods() -> Mapping[str, str]:
     """Return id → "module:Object" of every method, ours and those of installed plugins."""
-    return _with_plugins("methods", METHODS)
+    return _with_plugins("methods", METHODS | MODELS)
 
 
 @cache
@@ -91,9 +116,15 @@ def load_method(id: str, /, **params: Any) -> CellEmbedder:
     MethodError
         If no method has that name, or it does not take one of the settings.
     """
-    target = _look_up("method", id, methods(), MethodError)
+    name, *variants = id.split("@")
+    target = _look_up("method", name if name in MODELS else id, methods(), MethodError)
     try:
-        method = _load(target)(**params)
+        if name in MODELS:
+            from sclitmus.models.frozen import FrozenModel, variant
+
+            method: Any = FrozenModel(name, target, **variant(params, variants, id))
+        else:
+            method = _load(target)(**params)
     except TypeError as error:
         raise MethodError(
             f"method {id!r} was given the settings {params}: {error}",

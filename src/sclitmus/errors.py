@@ -32,6 +32,10 @@ class MethodError(SclitmusError):
     """A method breaks the contract of `core.method`, or cannot be loaded."""
 
 
+class WeightsError(SclitmusError):
+    """A checkpoint, or a file that belongs to it, is not what the model needs."""
+
+
 class TaskError(SclitmusError):
     """A task breaks the contract of `core.task`."""
 

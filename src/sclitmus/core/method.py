@@ -42,6 +42,8 @@ class MethodCard:
         Every setting that changes the result, recorded and part of the cache key.
     version
         Raised by hand when the code changes what it computes; part of the cache key.
+    licence, non_commercial
+        Of its code or weights; whether they forbid commercial use, which is said before they run.
     corpora
         Public ids of the pretraining data, to compute the overlap with the evaluated data.
     """
@@ -59,6 +61,7 @@ class MethodCard:
     version: int = 1
     doi: str = ""
     licence: str = ""
+    non_commercial: bool = False
     gene_space: str = "the dataset's own genes"
     corpora: tuple[str, ...] = ()
 
@@ -92,3 +95,43 @@ class CellEmbedder(Protocol):
 
     def embed(self, cells: Dataset) -> Float32[np.ndarray, "n_cells d"]:
         """Return one row per cell, in the cells' order; finite; no row dropped."""
+
+
+@dataclass(frozen=True)
+class GeneVectors:
+    """A vector per gene.
+
+    Attributes
+    ----------
+    names
+        Name of each gene, unique or not as the model has them.
+    kind
+        Whether the names are gene symbols or Ensembl ids.
+    vectors
+        Row i belongs to gene i; a row of NaN where there is none for these cells.
+    """
+
+    names: tuple[str, ...]
+    kind: Literal["symbol", "ensembl"]
+    vectors: Float32[np.ndarray, "n_genes d"]
+
+
+@runtime_checkable
+class GeneEmbedder(Protocol):
+    """A method that turns each gene into a vector."""
+
+    @property
+    def card(self) -> MethodCard:
+        """Who the method is."""
+
+    def fit(self, train: Dataset, rng: np.random.Generator) -> Self:
+        """Get ready, without labels; a frozen model loads its weights and returns itself."""
+
+    def gene_vectors(self, cells: Dataset | None = None) -> GeneVectors:
+        """Return static vectors, or the mean over these cells of the contextual ones.
+
+        Raises
+        ------
+        NotApplicable
+            If the method has no such vectors.
+        """

@@ -1,0 +1,1 @@
+"""Foundation models, run frozen: one file per model, and what they share."""

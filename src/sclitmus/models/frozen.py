@@ -1,0 +1,216 @@
+"""A foundation model as a method: its published weights, run frozen; or its untrained twin."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float32
+
+from sclitmus.core.dataset import Dataset, Genes
+from sclitmus.core.method import GeneVectors, MethodCard
+from sclitmus.errors import MethodError
+from sclitmus.models.card import ModelCard, model_card
+from sclitmus.models.gene_space import MIN_MATCHED, Matched
+from sclitmus.models.port import Behaviour, Port
+from sclitmus.models.weights import Weights, model_folder
+
+VARIANTS = ("official", "fixed", "random_init")
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenModel:
+    """A published model that is not trained any further.
+
+    Parameters
+    ----------
+    id
+        Of the model's card.
+    port
+        "module:Class" of its file.
+    weights
+        Folder of its published files; by default the one `sclitmus fetch` fills.
+    behaviour
+        ``"official"``: as the published code does it, faults included. ``"fixed"``: an embedding
+        depends on the cell alone. docs/models says what that changes for each model.
+    random_init
+        The same network with random weights: what the architecture gives without pretraining.
+    init_seed
+        Of the random weights.
+    device
+        ``"auto"`` takes a GPU where there is one. Not part of the cache key.
+    precision
+        ``"float32"``, ``"bfloat16"`` or ``"float16"``; ``"auto"`` is bfloat16 on a GPU and float32
+        elsewhere.
+    batch_tokens
+        Tokens per pass through the network; found by itself if None. Not part of the cache key.
+    min_matched
+        Smallest share of the genes that the model must know.
+    """
+
+    id: str
+    port: str
+    weights: str | Path | None = None
+    behaviour: Behaviour = "fixed"
+    random_init: bool = False
+    init_seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    batch_tokens: int | None = None
+    min_matched: float = MIN_MATCHED
+    loaded: Port | None = field(default=None, kw_only=True, repr=False)  # set by fit
+    drawn: np.random.Generator | None = field(default=None, kw_only=True, repr=False)  # by fit
+
+    @property
+    def published(self) -> ModelCard:
+        """The card of the published model."""
+        return model_card(self.id)
+
+    @property
+    def files(self) -> Weights:
+        """Where its files are expected."""
+        return Weights(self.published, model_folder(self.id, self.weights))
+
+    @property
+    def card(self) -> MethodCard:
+        model = self.published
+        variant = "@random_init" if self.random_init else ""
+        variant += "@official" if self.behaviour == "official" else ""
+        params: dict[str, str | int | float | bool | None] = {
+            "precision": self.precision,
+            "min_matched": self.min_matched,
+        }
+        if self.random_init:
+            params["init_seed"] = self.init_seed
+        params["weights"] = self._weights_mark()
+        untrained = f"{model.title}, random weights"
+        return MethodCard(
+            id=f"{self.id}{variant}",
+            kind="control" if self.random_init else "foundation",
+            part="contender",
+            title=untrained if self.random_init else model.title,
+            summary=model.summary,
+            deterministic=self.behaviour == "fixed",
+            behaviour=self.behaviour,
+            params=params,
+            doi=model.doi,
+            licence=model.licence,
+            non_commercial=model.non_commercial and not self.random_init,
+            gene_space=model.gene_space,
+            corpora=() if self.random_init else model.corpora,
+        )
+
+    def _weights_mark(self) -> str:
+        """Checksums of the files that are at hand, so that other weights are another method."""
+        files = self.files
+        marks = [
+            f"{file.name}:{files.sha256(file.name)[:12]}"
+            for file in self.published.files
+            if (files.folder / file.name).is_file()
+        ]
+        return " ".join(marks) or "missing"
+
+    def fit(self, train: Dataset, rng: np.random.Generator) -> Self:
+        """Load the weights; nothing is learned from the cells.
+
+        Raises
+        ------
+        NotApplicable
+            If the weights are not there, or the model knows too few of the genes.
+        WeightsError
+            If a file is not what it should be.
+        """
+        files = self.files
+        if not self.random_init:
+            files.require()
+        module, _, name = self.port.partition(":")
+        make: type[Port] = getattr(import_module(module), name)
+        if self.random_init:
+            at_hand = files if not files.missing() else None
+            port = make.build(
+                self.published.config, train.genes, at_hand, self.behaviour, self.init_seed
+            )
+        else:
+            port = make.load(files, self.behaviour)
+        fitted = replace(self, loaded=port, drawn=rng)
+        fitted.match(train.genes)
+        return fitted
+
+    def match(self, genes: Genes) -> Matched:
+        """Look up the genes of a dataset, or refuse when too few are known.
+
+        Raises
+        ------
+        NotApplicable
+            If fewer than `min_matched` of those that could match do.
+        """
+        port = self._port()
+        matched = port.space.match(genes)
+        kind = "symbols" if port.space.kind == "symbol" else "Ensembl ids"
+        matched.require(self.min_matched, self.published.title, kind)
+        return matched
+
+    def embed(self, cells: Dataset) -> Float32[np.ndarray, "n_cells d"]:
+        """Pass every cell through the network."""
+        from sclitmus.models.inference import embed_cells
+
+        return embed_cells(self._port(), cells, self.match(cells.genes), self._compute())
+
+    def gene_vectors(self, cells: Dataset | None = None) -> GeneVectors:
+        """Return a vector per gene: static, or the mean over these cells of its contextual ones.
+
+        Raises
+        ------
+        NotApplicable
+            If the model has no such vectors.
+        """
+        from sclitmus.models.inference import average_gene_states
+
+        port = self._port()
+        if cells is None:
+            names, vectors = port.space.names, port.gene_table()
+        else:
+            names = port.space.names
+            vectors = average_gene_states(port, cells, self.match(cells.genes), self._compute())
+        named = np.flatnonzero([bool(name) for name in names])
+        return GeneVectors(
+            tuple(names[row] for row in named), port.space.kind, vectors[named]
+        )
+
+    def _port(self) -> Port:
+        if self.loaded is None:
+            raise MethodError(
+                f"{self.card.id} was asked to embed before its weights were loaded",
+                "a fitted method",
+                "embed with what fit returns: method.fit(train, rng).embed(cells)",
+            )
+        return self.loaded
+
+    def _compute(self) -> Any:
+        from sclitmus.models.inference import Compute
+
+        return Compute(self.device, self.precision, self.batch_tokens, self.drawn)
+
+
+def variant(settings: dict[str, Any], names: Iterable[str], id: str) -> dict[str, Any]:
+    """Turn the parts of a name behind @ into settings: ``scgpt@random_init@official``.
+
+    Raises
+    ------
+    MethodError
+        If there is no such variant.
+    """
+    for name in names:
+        if name not in VARIANTS:
+            raise MethodError(
+                f"{id!r} asks for the variant {name!r}",
+                f"one of: {', '.join(f'@{known}' for known in VARIANTS)}",
+                f"for example {id.partition('@')[0]}@random_init",
+            )
+        if name == "random_init":
+            settings = settings | {"random_init": True}
+        else:
+            settings = settings | {"behaviour": name}
+    return settings

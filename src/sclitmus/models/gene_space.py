@@ -1,0 +1,185 @@
+"""Which of a dataset's genes a model knows, and by which of its rows."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numba
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+from scipy import sparse
+
+from sclitmus.core.dataset import Genes
+from sclitmus.errors import NotApplicable
+
+EXAMPLES = 5
+MIN_MATCHED = 0.5
+
+
+@dataclass(frozen=True)
+class GeneSpace:
+    """The genes of a model.
+
+    Attributes
+    ----------
+    names
+        Name of each gene; its position is the model's row. An unnamed row is an empty string.
+    kind
+        Whether the names are gene symbols or Ensembl ids.
+    any_case
+        Whether the original upper-cases names before it looks them up.
+    also
+        Further names of rows: old ids, symbols beside Ensembl ids.
+    """
+
+    names: tuple[str, ...]
+    kind: Literal["symbol", "ensembl"]
+    any_case: bool = False
+    also: tuple[tuple[str, int], ...] = ()
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of each name; of a name that occurs twice, the first."""
+        found: dict[str, int] = {}
+        named = [*((name, row) for row, name in enumerate(self.names)), *self.also]
+        for name, row in named:
+            found.setdefault(name.upper() if self.any_case else name, row)
+        found.pop("", None)
+        return found
+
+    def match(self, genes: Genes) -> "Matched":
+        """Look up the model's row of every column of a dataset."""
+        names = genes.symbol if self.kind == "symbol" else genes.ensembl
+        rows = self.rows
+        lookup = np.fromiter(
+            (rows.get(name.upper() if self.any_case else name, -1) for name in names),
+            dtype=np.int32,
+            count=len(names),
+        )
+        if self.also:  # such names may be of the other kind
+            other = genes.ensembl if self.kind == "symbol" else genes.symbol
+            for column in np.flatnonzero(lookup < 0):
+                name = other[column]
+                lookup[column] = rows.get(name.upper() if self.any_case else name, -1)
+        unknown = [_either(genes, column) for column in np.flatnonzero(lookup < 0)]
+        return Matched(lookup, len(self.names), tuple(unknown[:EXAMPLES]))
+
+
+def _either(genes: Genes, column: int) -> str:
+    return genes.symbol[column] or genes.ensembl[column] or f"column {column}"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The columns of a dataset as rows of a model.
+
+    Attributes
+    ----------
+    lookup
+        The model's row of each column; -1 where the model does not know the gene.
+    n_model
+        Number of genes that the model knows.
+    examples
+        Some names that it does not know.
+    """
+
+    lookup: Int32[np.ndarray, "n_genes"]
+    n_model: int
+    examples: tuple[str, ...]
+
+    @property
+    def n_genes(self) -> int:
+        return len(self.lookup)
+
+    @property
+    def n_matched(self) -> int:
+        return int((self.lookup >= 0).sum())
+
+    @property
+    def share(self) -> float:
+        """Matched genes as a share of all that could match, which is the smaller of both sets."""
+        return self.n_matched / max(min(self.n_genes, self.n_model), 1)
+
+    def __str__(self) -> str:
+        n_missed = self.n_genes - self.n_matched
+        missed = f"; {n_missed} unknown" if n_missed else ""
+        named = f", for example {', '.join(self.examples)}" if self.examples else ""
+        return (
+            f"{self.n_matched} of {self.n_genes} genes are among the model's "
+            f"{self.n_model}{missed}{named}"
+        )
+
+    def require(self, share: float, model: str, kind: str) -> None:
+        """Refuse a dataset of which the model knows too little.
+
+        Raises
+        ------
+        NotApplicable
+            If less than `share` of the genes that could match do.
+        """
+        if self.n_matched == 0 or self.share < share:
+            raise NotApplicable(
+                f"{model} knows too few of these genes by their {kind}: {self}; at least "
+                f"{share:.0%} must match (set min_matched lower to go on all the same)"
+            )
+
+
+def known_entries(
+    counts: sparse.csr_matrix, lookup: Int32[np.ndarray, "n_genes"]
+) -> tuple[
+    Int64[np.ndarray, "n_cells_plus_1"], Int32[np.ndarray, "n_entries"], Float32[np.ndarray, "n"]
+]:
+    """Return the counts in genes that the model knows, cell by cell, in the order of the columns.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes of the dataset, indices sorted within each cell.
+    lookup
+        `Matched.lookup`.
+
+    Returns
+    -------
+    offsets, rows, values
+        Cell i has ``offsets[i]:offsets[i + 1]``; the model's row and the count of each entry.
+    """
+    if not counts.has_sorted_indices:
+        counts = counts.sorted_indices()
+    # Zeros may be stored; no model counts them as expressed.
+    return _known_entries(
+        counts.indptr.astype(np.int64),
+        counts.indices.astype(np.int32),
+        counts.data.astype(np.float32),
+        lookup,
+    )
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _known_entries(
+    indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, lookup: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n_cells = len(indptr) - 1
+    offsets = np.zeros(n_cells + 1, dtype=np.int64)
+    rows = np.empty(len(indices), dtype=np.int32)
+    values = np.empty(len(indices), dtype=np.float32)
+    n = 0
+    for cell in range(n_cells):
+        for at in range(indptr[cell], indptr[cell + 1]):
+            row = lookup[indices[at]]
+            if row >= 0 and data[at] != 0:
+                rows[n] = row
+                values[n] = data[at]
+                n += 1
+        offsets[cell + 1] = n
+    return offsets, rows[:n], values[:n]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def by_row(offsets: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
+    """Sort each cell's entries by the model's row, in place: the order no longer depends on the
+    dataset's columns."""
+    for cell in range(len(offsets) - 1):
+        a, b = offsets[cell], offsets[cell + 1]
+        order = np.argsort(rows[a:b], kind="mergesort")
+        rows[a:b] = rows[a:b][order]
+        values[a:b] = values[a:b][order]

@@ -1,0 +1,433 @@
+"""scGPT, and the layout of its predecessor scFormer. Cui et al. 2024, doi:10.1038/s41592-024-02201-0.
+
+A cell is the set of its expressed genes, each the sum of a gene vector and a vector of its binned
+count, read by a transformer without positions; a token in front, <cls>, becomes the embedding.
+
+Files: ``best_model.pt`` (state dict), ``args.json``, ``vocab.json`` (symbol -> row).
+
+fixed beside official: where many genes share a count, the original spreads them over the bins they
+span at random, and of more than 1199 genes it keeps a random 1199. Here the middle bin is taken,
+and which genes are kept is drawn from the cell's own counts.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Float32, Int32, Int64
+from scipy import sparse
+from torch import Tensor, nn
+
+from sclitmus.core.dataset import Dataset, Genes
+from sclitmus.errors import WeightsError
+from sclitmus.models.attention import EncoderLayer
+from sclitmus.models.checkpoint import fill, read_torch, tensors_of, without_prefix
+from sclitmus.models.draws import cell_seeds, uniforms
+from sclitmus.models.gene_space import GeneSpace, known_entries
+from sclitmus.models.port import Behaviour
+from sclitmus.models.tokens import Batch, Tokens
+from sclitmus.models.weights import Weights
+
+SPECIAL = ("<pad>", "<cls>", "<eoc>")  # appended to the vocabulary in this order
+MAX_VALUE = 512  # larger values are clamped before they are encoded
+MAX_COUNTED = 4096  # counts up to here are binned by counting, larger ones by sorting
+
+RENAME = {  # flash-attn's names of the same matrices
+    r"(.*\.self_attn)\.(?:_impl\.)?Wqkv\.(weight|bias)": r"\1.in_proj_\2",
+    r"(.*\.self_attn)\._impl\.out_proj\.(weight|bias)": r"\1.out_proj.\2",
+}
+UNUSED = {
+    r"decoder\..*": "predicts masked expression",
+    r"mvc_decoder\..*": "predicts expression from the cell",
+    r"cls_decoder\..*": "classifies; untrained in the released models",
+    r"flag_encoder\..*": "marks generated genes; not used in embedding",
+    r"(grad_reverse_discriminator|creterion_cce|sim)\..*": "used in training only",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What args.json says of the network."""
+
+    embsize: int = 512
+    nheads: int = 8
+    d_hid: int = 512
+    nlayers: int = 12
+    pad_value: float = -2.0
+    n_bins: int = 51
+    max_seq_len: int = 1200
+    binned: bool = True  # scFormer reads counts as they are
+    use_bn: bool = False
+
+    @classmethod
+    def of(cls, args: Mapping[str, Any], source: str) -> "Config":
+        """Take what is known of args.json.
+
+        Raises
+        ------
+        WeightsError
+            If a size is missing, or the model encodes values in another way.
+        """
+        sizes = ("embsize", "nheads", "d_hid", "nlayers")
+        missing = [name for name in sizes if name not in args]
+        if missing:
+            raise WeightsError(
+                f"{source} has no {', '.join(missing)}",
+                "the args.json that belongs to the checkpoint",
+                "take both files from the same folder",
+            )
+        style = args.get("input_emb_style", "continuous")
+        if style != "continuous":
+            raise WeightsError(
+                f"{source} says input_emb_style {style!r}",
+                "'continuous', as in all released models",
+                "such a model is not ported",
+            )
+        known = {name: args[name] for name in cls.__dataclass_fields__ if name in args}
+        # scFormer's args.json knows neither bins nor styles: it read the counts themselves.
+        known["binned"] = "n_bins" in args or "input_emb_style" in args
+        return cls(**known)
+
+
+class GeneEncoder(nn.Module):
+    def __init__(self, n_rows: int, d: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_rows, d)
+        self.enc_norm = nn.LayerNorm(d)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        out: Tensor = self.enc_norm(self.embedding(rows))
+        return out
+
+
+class ValueEncoder(nn.Module):
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(1, d)
+        self.linear2 = nn.Linear(d, d)
+        self.norm = nn.LayerNorm(d)
+
+    def forward(self, values: Tensor) -> Tensor:
+        x = values.clamp(max=MAX_VALUE)[:, None]
+        out: Tensor = self.norm(self.linear2(torch.relu(self.linear1(x))))
+        return out
+
+
+class Network(nn.Module):
+    """The encoder, on packed tokens."""
+
+    def __init__(self, config: Config, n_rows: int) -> None:
+        super().__init__()
+        d = config.embsize
+        self.encoder = GeneEncoder(n_rows, d)
+        self.value_encoder = ValueEncoder(d)
+        if config.use_bn:
+            self.bn = nn.BatchNorm1d(d, eps=6.1e-5)
+        layers = [EncoderLayer(d, config.nheads, config.d_hid) for _ in range(config.nlayers)]
+        self.transformer_encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
+        self.config = config
+
+    def forward(self, rows: Tensor, values: Tensor, offsets: list[int]) -> Tensor:
+        """Return the last hidden state of every token, (n_tokens, d)."""
+        # There are far fewer distinct values than tokens: encode each value once.
+        distinct, which = torch.unique(values, return_inverse=True)
+        x = self.encoder(rows) + self.value_encoder(distinct)[which]
+        if self.config.use_bn:
+            x = self.bn(x)
+        for layer in self.transformer_encoder["layers"]:
+            x = layer(x, offsets)
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class ScGPT:
+    """The port: see `models.port.Port`."""
+
+    network: Network
+    space: GeneSpace
+    config: Config
+    behaviour: Behaviour
+    cls: int  # row of <cls> in the gene table
+    together: int | None = None
+
+    @classmethod
+    def load(cls, weights: Weights, behaviour: Behaviour) -> Self:
+        args = weights.file("args.json")
+        config = Config.of(_json(args), str(args))
+        vocabulary = _vocabulary(weights.file("vocab.json"))
+        path = weights.file("best_model.pt")
+        tensors = without_prefix(tensors_of(read_torch(path), path))
+        table = tensors.get("encoder.embedding.weight")
+        if table is not None and len(table) != len(vocabulary):
+            raise WeightsError(
+                f"{path} has vectors for {len(table)} genes, but vocab.json names "
+                f"{len(vocabulary)} with {', '.join(SPECIAL)}",
+                "the vocabulary that the checkpoint was trained with",
+                "take vocab.json and best_model.pt from the same folder",
+            )
+        if "bn.weight" in tensors:
+            config = Config(**(config.__dict__ | {"use_bn": True}))
+        with torch.device("meta"):
+            network = Network(config, len(vocabulary))
+        fill(network, tensors, path, rename=RENAME, unused=UNUSED)
+        return cls._of(network, vocabulary, config, behaviour)
+
+    @classmethod
+    def build(
+        cls,
+        config: Mapping[str, Any],
+        genes: Genes,
+        weights: Weights | None,
+        behaviour: Behaviour,
+        seed: int,
+    ) -> Self:
+        sizes = Config.of(config, "the model's card")
+        if weights is not None:
+            vocabulary = _vocabulary(weights.file("vocab.json"))
+        else:
+            vocabulary = _with_special(dict.fromkeys(name for name in genes.symbol if name))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = Network(sizes, len(vocabulary)).eval().requires_grad_(False)
+            network.encoder.embedding.weight.uniform_(-0.1, 0.1)  # as in init_weights
+        return cls._of(network, vocabulary, sizes, behaviour)
+
+    @classmethod
+    def _of(
+        cls, network: Network, vocabulary: Mapping[str, int], config: Config, behaviour: Behaviour
+    ) -> Self:
+        names = [""] * len(vocabulary)
+        for name, row in vocabulary.items():
+            names[row] = "" if name in SPECIAL else name
+        space = GeneSpace(tuple(names), "symbol")
+        return cls(network, space, config, behaviour, vocabulary["<cls>"])
+
+    def tokenise(
+        self,
+        counts: sparse.csr_matrix,
+        lookup: Int32[np.ndarray, "n_genes"],
+        rng: np.random.Generator,
+    ) -> Tokens:
+        offsets, rows, values = known_entries(counts, lookup)
+        room = self.config.max_seq_len - 1  # beside <cls>
+        if self.behaviour == "official":
+            ties, subsets = rng.spawn(2)
+            # Bins are of the whole cell; only then are genes left out.
+            bins = self._bins(offsets, values, ties.random(len(values)))
+            kept = _random_subsets(offsets, room, subsets)
+        else:
+            bins = self._bins(offsets, values, None)
+            kept = _own_subsets(offsets, rows, values, room)
+        if kept is not None:
+            offsets, rows, bins = kept[0], rows[kept[1]], bins[kept[1]]
+        return _with_cls(offsets, rows, bins, self.cls, self.config.pad_value)
+
+    def _bins(
+        self,
+        offsets: Int64[np.ndarray, "n_cells_plus_1"],
+        values: Float32[np.ndarray, "n"],
+        spread: np.ndarray | None,
+    ) -> Float32[np.ndarray, "n"]:
+        if not self.config.binned:
+            return values
+        if spread is None:
+            spread = np.full(1, 0.5)
+        return binned(offsets, values, spread, self.config.n_bins)
+
+    def cells(self, batch: Batch) -> Tensor:
+        first = torch.tensor(batch.offsets[:-1], device=batch.columns["row"].device)
+        return nn.functional.normalize(self._states(batch)[first].float(), dim=1)
+
+    def gene_states(self, batch: Batch) -> Tensor:
+        return self._states(batch)
+
+    def _states(self, batch: Batch) -> Tensor:
+        states: Tensor = self.network(
+            batch.columns["row"], batch.columns["value"], list(batch.offsets)
+        )
+        return states
+
+    def gene_table(self) -> Float32[np.ndarray, "n_rows d"]:
+        device = self.network.encoder.embedding.weight.device
+        with torch.inference_mode():
+            table = self.network.encoder(torch.arange(len(self.space.names), device=device))
+        return np.asarray(table.float().cpu().numpy())
+
+    def partition(self, cells: Dataset) -> Iterable[Int64[np.ndarray, "n_rows"]] | None:
+        return None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(
+            f"{path} is no JSON: {error}", f"the published {path.name}", "download it again"
+        ) from error
+
+
+def _vocabulary(path: Path) -> dict[str, int]:
+    """Symbol -> row, with the special tokens appended where the file lacks them."""
+    table = _json(path)
+    if not isinstance(table, dict) or sorted(table.values()) != list(range(len(table))):
+        raise WeightsError(
+            f"{path} is no table of names to the rows 0, 1, 2 …",
+            "the published vocab.json",
+            "download it again",
+        )
+    for name in SPECIAL:
+        table.setdefault(name, len(table))
+    return table
+
+
+def _with_special(names: Iterable[str]) -> dict[str, int]:
+    table = {name: row for row, name in enumerate(names)}
+    for name in SPECIAL:
+        table.setdefault(name, len(table))
+    return table
+
+
+def _random_subsets(
+    offsets: Int64[np.ndarray, "n_cells_plus_1"], room: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Of cells with more than `room` genes keep the first of a random permutation."""
+    if np.diff(offsets).max(initial=0) <= room:
+        return None
+    kept = [
+        a + (rng.permutation(b - a)[:room] if b - a > room else np.arange(b - a))
+        for a, b in pairwise(offsets.tolist())
+    ]
+    lengths = [len(part) for part in kept]
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.concatenate(kept)
+
+
+def _own_subsets(
+    offsets: np.ndarray, rows: np.ndarray, values: np.ndarray, room: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same, but the permutation follows from the cell's own counts."""
+    if np.diff(offsets).max(initial=0) <= room:
+        return None
+    seeds = cell_seeds(offsets, rows, values)
+    kept = []
+    for cell, (a, b) in enumerate(pairwise(offsets.tolist())):
+        part = np.arange(a, b)
+        if b - a > room:
+            part = a + np.sort(np.argsort(uniforms(seeds[cell], rows[a:b]))[:room])
+        kept.append(part)
+    lengths = [len(part) for part in kept]
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.concatenate(kept)
+
+
+def _with_cls(
+    offsets: np.ndarray, rows: np.ndarray, values: np.ndarray, cls: int, value: float
+) -> Tokens:
+    """Put <cls> before the tokens of each cell."""
+    n = len(offsets) - 1
+    starts = offsets[:-1]
+    gene = np.insert(rows, starts, -1)
+    return Tokens(
+        offsets + np.arange(n + 1),
+        {
+            "gene": gene,
+            "row": np.where(gene < 0, cls, gene),
+            "value": np.insert(values.astype(np.float32), starts, value),
+        },
+    )
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def binned(
+    offsets: np.ndarray, values: np.ndarray, spread: np.ndarray, n_bins: int
+) -> Float32[np.ndarray, "n"]:
+    """Replace each cell's values by the quantile bin they fall into, 1 … n_bins - 1.
+
+    A value that several bin edges equal could go into any of the bins between them; `spread`, in
+    [0, 1), says which: one number per value, or a single one for all.
+    """
+    out = np.empty(len(values), dtype=np.float32)
+    n_edges = n_bins - 1
+    edges = np.empty(n_edges)
+    n_at = np.zeros(MAX_COUNTED + 1, dtype=np.int64)  # how many values are equal to each count
+    below = np.empty(MAX_COUNTED + 1, dtype=np.int64)
+    upto = np.empty(MAX_COUNTED + 1, dtype=np.int64)
+    for cell in range(len(offsets) - 1):
+        a, b = offsets[cell], offsets[cell + 1]
+        if a == b:
+            continue
+        largest, counted = 0, True
+        for at in range(a, b):
+            x = values[at]
+            if not (0 <= x <= MAX_COUNTED) or x != np.floor(x):
+                counted = False
+                break
+            largest = max(largest, np.int64(x))
+        if counted:
+            n_at[: largest + 1] = 0
+            for at in range(a, b):
+                n_at[np.int64(values[at])] += 1
+            _edges_of_counts(n_at, b - a, edges)
+            # Each distinct count once: number of edges below it, and up to it.
+            i, j = 0, 0
+            for count in range(largest + 1):
+                while i < n_edges and edges[i] < count:
+                    i += 1
+                while j < n_edges and edges[j] <= count:
+                    j += 1
+                below[count], upto[count] = i, j
+            for at in range(a, b):
+                count = np.int64(values[at])
+                u = spread[at] if len(spread) > 1 else spread[0]
+                out[at] = np.ceil(u * (below[count] - upto[count]) + upto[count])
+        else:
+            _edges_of_values(np.sort(values[a:b]), edges)
+            for at in range(a, b):
+                right = np.searchsorted(edges, values[at], side="left")
+                left = np.searchsorted(edges, values[at], side="right")
+                u = spread[at] if len(spread) > 1 else spread[0]
+                out[at] = np.ceil(u * (right - left) + left)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _edges_of_counts(n_at: np.ndarray, n: int, edges: np.ndarray) -> None:
+    """Quantiles at equally spaced levels of values given by how often each count occurs."""
+    count, seen = 0, n_at[0]
+    for i in range(len(edges)):
+        place = _level(i, len(edges)) * (n - 1)
+        low = min(np.int64(np.floor(place)), n - 1)
+        while seen <= low:
+            count += 1
+            seen += n_at[count]
+        above, seen_above = count, seen
+        while seen_above <= min(low + 1, n - 1):
+            above += 1
+            seen_above += n_at[above]
+        edges[i] = _between(np.float32(count), np.float32(above), place - low)
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _edges_of_values(ordered: np.ndarray, edges: np.ndarray) -> None:
+    n = len(ordered)
+    for i in range(len(edges)):
+        place = _level(i, len(edges)) * (n - 1)
+        low = min(np.int64(np.floor(place)), n - 1)
+        edges[i] = _between(ordered[low], ordered[min(low + 1, n - 1)], place - low)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _level(i: int, n: int) -> float:
+    """The i-th of n numbers from 0 to 1, rounded as numpy.linspace does."""
+    return 1.0 if i == n - 1 else i * (1.0 / (n - 1))
+
+
+@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _between(low: float, high: float, t: float) -> float:
+    """Linear interpolation, rounded as numpy.quantile does: from the nearer end."""
+    step = np.float64(high - low)
+    return high - step * (1.0 - t) if t >= 0.5 else low + step * t
