@@ -1,21 +1,17 @@
-"""What a notebook calls: `run` a question, `read` data, look at `Results`.
+"""What a notebook calls: `read` data, `run` a question, `load` or `compare` what was found.
 
 The command line is a thin layer over these functions.
 """
 
 import difflib
 import importlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from html import escape
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import polars as pl
 
 from sclitmus import catalog
 from sclitmus.core.dataset import Dataset
@@ -28,15 +24,14 @@ from sclitmus.execution.execute import execute as execute_study
 from sclitmus.execution.plan import Plan
 from sclitmus.execution.plan import plan as plan_study
 from sclitmus.execution.resolve import resolve
-from sclitmus.execution.result import RunResult, load_result
+from sclitmus.execution.result import load_result
 from sclitmus.execution.store import Store
 from sclitmus.execution.study import DatasetSpec, MethodSpec, Study, load_study
-from sclitmus.stats.analysis import Analysis, analyse
+from sclitmus.results import Results
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from sclitmus.report.content import ReportData
     from sclitmus.testing.report import Check
 
 __all__ = ["Results", "check", "compare", "execute", "load", "plan", "read", "run", "study"]
@@ -51,7 +46,7 @@ def run(
     jobs: int | None = None,
     on_event: Callable[[Event], None] = ignore,
     **settings: Any,
-) -> "Results":
+) -> Results:
     """Assess methods on data, or run a study; the whole way from counts to a verdict.
 
     Parameters
@@ -178,7 +173,7 @@ def execute(
     *,
     jobs: int | None = None,
     on_event: Callable[[Event], None] = ignore,
-) -> "Results":
+) -> Results:
     """Run what is missing of a study and return all of its results; see `run`."""
     result = execute_study(study, out, jobs=jobs or default_jobs(), on_event=on_event)
     return Results(result, Path(out))
@@ -190,7 +185,7 @@ def default_jobs() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def load(folder: str | Path) -> "Results":
+def load(folder: str | Path) -> Results:
     """Read the results of a finished run back from its folder; nothing is computed.
 
     Raises
@@ -201,7 +196,7 @@ def load(folder: str | Path) -> "Results":
     return Results(load_result(folder), Path(folder))
 
 
-def compare(folders: Iterable[str | Path], out: str | Path | None = None) -> "Results":
+def compare(folders: Iterable[str | Path], out: str | Path | None = None) -> Results:
     """Judge the methods of several runs together, as if they had been one.
 
     A method that two runs share is taken from the first.
@@ -230,127 +225,6 @@ def check(
     spec = _method_spec(target)
     method = spec.object if spec.object is not None else catalog.load_method(spec.id)
     return check_method(method).checks
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a run found: records, statistics, verdicts, and the report of them.
-
-    Attributes
-    ----------
-    result
-        Records, splits, cards, maps and provenance, as the run left them.
-    folder
-        Where the run's files are, or None for a comparison that is not written.
-    """
-
-    result: RunResult = field(repr=False)
-    folder: Path | None
-
-    @cached_property
-    def analysis(self) -> Analysis:
-        """All statistics: intervals, differences, skill, ranks and verdicts, each a frame."""
-        r = self.result
-        return analyse(r.records, r.splits, r.methods_frame(), r.tasks_frame(), r.metrics_frame())
-
-    def verdict(self) -> pl.DataFrame:
-        """Return one row per dataset, task and method: the verdict, its numbers, and a sentence."""
-        return self.analysis.verdicts
-
-    def to_frame(self) -> pl.DataFrame:
-        """Return the records: one row per number, columns `core.record.RECORD_COLUMNS`."""
-        return self.result.records
-
-    def scores(self) -> pl.DataFrame:
-        """Return every score with its 95% interval."""
-        return self.analysis.intervals
-
-    def sentences(self) -> list[str]:
-        """Return the verdicts in words, contenders before simple methods."""
-        frame = self.verdict()
-        first = frame.filter(pl.col("part") == "contender")
-        return (first if len(first) else frame)["sentence"].to_list()
-
-    @property
-    def n_failed(self) -> int:
-        """How many trials failed; what is not applicable has not failed."""
-        return len(self.failures())
-
-    def failures(self) -> list[str]:
-        """Return a line per method, dataset and task that failed, with the reason."""
-        rows = (
-            self.result.records.filter(pl.col("status") == "failed")
-            .group_by("dataset", "method", "task", maintain_order=True)
-            .agg(pl.col("note").first())
-        )
-        return [f"{d} × {m}, {t}: {note}" for d, m, t, note in rows.iter_rows()]
-
-    def report(self, path: str | Path) -> Path:
-        """Write the report as one self-contained HTML file and return its path."""
-        from sclitmus.report.page import write_report
-
-        return write_report(Path(path), self.report_data())
-
-    def report_data(self) -> "ReportData":
-        """Gather what the report shows."""
-        from sclitmus.report.gather import report_data
-
-        return report_data(self.result, self.analysis)
-
-    def figures(self, folder: str | Path, format: Literal["svg", "png"] = "svg") -> list[Path]:
-        """Write every figure of the report to a folder."""
-        from sclitmus.report.export import save_figures
-
-        return save_figures(self.report_data(), Path(folder), format)
-
-    def tables(self, folder: str | Path) -> list[Path]:
-        """Write verdicts, scores, differences and ranks as CSV, parquet and LaTeX."""
-        from sclitmus.report.export import save_tables
-
-        return save_tables(self.report_data(), Path(folder))
-
-    @property
-    def report_path(self) -> Path | None:
-        """Where `write` puts the report."""
-        return None if self.folder is None else self.folder / "report.html"
-
-    def write(self) -> None:
-        """Write records, ``verdict.json`` and ``report.html`` to the folder.
-
-        Raises
-        ------
-        StoreError
-            If the disk is full or the folder not writable.
-        """
-        from sclitmus.execution.store import replace_file, whole
-
-        if self.folder is None or self.report_path is None:
-            raise StudyError(
-                "these results have no folder", "a folder", "give one: compare(folders, out=…)"
-            )
-        self.result.save(self.folder)
-        verdict = {
-            "study": self.result.study,
-            "exit_status": self.result.exit_status,
-            "failures": self.failures(),
-            "verdicts": self.verdict().to_dicts(),
-            "environment": dict(self.result.environment),
-        }
-        text = json.dumps(verdict, indent=1, allow_nan=False)
-        replace_file(self.folder / "verdict.json", whole(text.encode()), self.folder)
-        self.report(self.report_path)
-
-    def _repr_html_(self) -> str:
-        """Show the verdicts in a notebook."""
-        rows = "".join(
-            f"<tr><td>{escape(d)}</td><td>{escape(t)}</td><td><b>{escape(v)}</b></td>"
-            f"<td style='text-align:left'>{escape(s)}</td></tr>"
-            for d, t, v, s in self.verdict()
-            .select("dataset", "task", "verdict", "sentence")
-            .iter_rows()
-        )
-        where = escape(str(self.report_path)) if self.report_path else ""
-        return f"<table><tbody>{rows}</tbody></table><p>{where}</p>"
 
 
 def _dataset(

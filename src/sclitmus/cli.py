@@ -10,7 +10,7 @@ from sclitmus import __version__
 from sclitmus.errors import SclitmusError
 
 if TYPE_CHECKING:
-    from sclitmus.api import Results
+    from sclitmus.results import Results
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

@@ -17,6 +17,7 @@ from sclitmus.execution.events import (
 )
 
 OnEvent = Callable[[Event], None]
+SECONDS_BETWEEN_LINES = 30  # of a log without a terminal, while a job runs
 MARKS = {"ok": "done", "not_applicable": "does not apply", "failed": "FAILED"}
 
 
@@ -30,16 +31,45 @@ def watch(stream: TextIO = sys.stderr) -> Iterator[OnEvent]:
         yield _line_log(stream)
 
 
+class Pace:
+    """How fast one job goes through its cells."""
+
+    def __init__(self) -> None:
+        self._activity = ""
+        self._begin = (0.0, 0)
+
+    def left(self, event: JobProgress) -> str:
+        """Say what a job does, at which pace, and how long it still takes."""
+        now = time.monotonic()
+        if event.activity != self._activity:
+            self._activity, self._begin = event.activity, (now, event.done)
+        began, first = self._begin
+        if event.activity != "embedding" or event.done == first or now == began:
+            return event.activity
+        pace = (event.done - first) / (now - began)
+        return (
+            f"embedding, {pace:,.1f} cells/s, about {(event.total - event.done) / pace:.0f} s left"
+        )
+
+
 def _line_log(stream: TextIO) -> OnEvent:
     begin = time.monotonic()
+    paces: dict[tuple[str, str, int], Pace] = {}
+    spoke = begin
     last = Progress(done=0, total=0, running=0, eta_seconds=None)
 
     def on_event(event: Event) -> None:
-        nonlocal last
+        nonlocal last, spoke
         if isinstance(event, Progress):
             last = event
             return
         text = _sentence(event)
+        if isinstance(event, JobProgress):
+            left = paces.setdefault((event.dataset, event.method, event.seed), Pace()).left(event)
+            if time.monotonic() - spoke >= SECONDS_BETWEEN_LINES and event.total > 1:
+                text = f"{event.dataset} × {event.method}: {event.done:,}/{event.total:,} {left}"
+        if text:
+            spoke = time.monotonic()
         if text:
             left = f", about {last.eta_seconds:.0f} s left" if last.eta_seconds else ""
             done = f" {last.done}/{last.total}{left}" if last.total else ""
@@ -91,6 +121,7 @@ def _bars(stream: TextIO) -> Iterator[OnEvent]:
     with Bars(*columns, console=console, transient=True) as bars:
         whole = bars.add_task("trials", total=None, left="")
         rows: dict[tuple[str, str, int], int] = {}
+        paces: dict[tuple[str, str, int], Pace] = {}
 
         def on_event(event: Event) -> None:
             if isinstance(event, Progress):
@@ -101,9 +132,10 @@ def _bars(stream: TextIO) -> Iterator[OnEvent]:
                 name = escape(f"{event.dataset} × {event.method}")
                 rows[key] = bars.add_task(name, total=None, left="")
             elif isinstance(event, JobProgress):
-                row = rows.get((event.dataset, event.method, event.seed))
-                if row is not None:
-                    bars.update(row, completed=event.done, total=event.total, left=event.activity)  # type: ignore[arg-type]
+                key = (event.dataset, event.method, event.seed)
+                left = paces.setdefault(key, Pace()).left(event)
+                if key in rows:
+                    bars.update(rows[key], completed=event.done, total=event.total, left=left)  # type: ignore[arg-type]
             elif isinstance(event, JobFinished):
                 row = rows.pop((event.dataset, event.method, event.seed), None)
                 if row is not None:

@@ -253,7 +253,7 @@ def test_a_run_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert read.environment["packages"]["numpy"] == np.__version__
     assert result.cells.filter(row=1).row(0) == ("toy", 1, "type 1", "batch 1")
     assert result.projections.height == 12
-    assert result.projection_notes == ()
+    assert result.notes == ()
 
 
 def test_reading_what_is_not_there_says_so(tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_map_that_cannot_be_drawn_fails_nothing(tmp_path: Path) -> None:
     assert result.exit_status == 0
     assert result.projections.height == 0
     note = {"dataset": "toy", "method": "toy", "note": "a map needs 5 cells; there are 4"}
-    assert result.projection_notes == (note,)
+    assert result.notes == (note,)
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:

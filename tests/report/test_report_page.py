@@ -161,7 +161,7 @@ def test_overlap_with_the_pretraining_is_a_warning(study: ReportData, page_file:
     assert overlap(METHODS[0], pancreas) == ("GSE84133",)
     assert overlap(METHODS[0], pbmc) == ()
     text = Text(page_file.read_text(encoding="utf-8")).text
-    assert "MyModel 12M was pretrained on GSE84133, which this dataset holds too" in text
+    assert "MyModel 12M was pretrained on GSE84133, which pancreas_5tech is part of" in text
 
 
 def test_no_batches_is_not_applicable_and_says_why() -> None:

@@ -1,14 +1,19 @@
 """A dataset: raw counts, genes, the columns that play a role, and what was noticed on reading."""
 
-import hashlib
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 from scipy import sparse
 
+from sclitmus.core.counts import Counts, InMemory
 from sclitmus.errors import NotApplicable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,29 @@ class DatasetCard:
     corpora: tuple[str, ...] = ()  # public ids (GEO, CELLxGENE …), for overlap with pretraining
 
 
+def _counts_go_to_store(dataset: type[T]) -> type[T]:
+    """Let ``counts=`` give what the field `store` holds.
+
+    `counts` is no field, because `dataclasses.replace` reads every field it is not given: it would
+    read a whole file only to hide a column.
+    """
+    generated: Any = dataset.__init__
+    signature = inspect.signature(generated)
+
+    @wraps(generated)
+    def init(self: T, *given: Any, **named: Any) -> None:
+        if "counts" in named:
+            named["store"] = named.pop("counts")  # of `replace`, which hands the old store on too
+        generated(self, *given, **named)
+
+    names = {"store": "counts"}
+    parameters = [p.replace(name=names.get(p.name, p.name)) for p in signature.parameters.values()]
+    init.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    setattr(dataset, "__init__", init)  # noqa: B010 - a plain assignment is no valid type
+    return dataset
+
+
+@_counts_go_to_store
 @dataclass(frozen=True)
 class Dataset:
     """Raw counts of cells with the columns that play a role. Never changed after it is made.
@@ -99,7 +127,12 @@ class Dataset:
     id
         Short name, used in records and file names.
     counts
-        Raw counts, cells x genes: finite, whole, not negative; no empty row.
+        Raw counts, cells x genes: finite, whole, not negative; no empty row. Given as a CSR matrix
+        or as anything that keeps the contract of `core.counts.Counts`; always read as a CSR
+        matrix. Counts that are stored elsewhere are read into memory, once, the first time that
+        `counts` is asked for; everything else here goes without.
+    store
+        Where the counts are.
     genes
         Names of the columns.
     cells
@@ -118,7 +151,11 @@ class Dataset:
     """
 
     id: str
-    counts: sparse.csr_matrix
+    if TYPE_CHECKING:  # as it looks from outside; see `_counts_go_to_store`
+        counts: sparse.csr_matrix
+        store: Counts = field(init=False)
+    else:
+        store: Counts
     genes: Genes
     cells: tuple[str, ...]
     roles: Mapping[str, Categories] = field(default_factory=dict)
@@ -129,18 +166,35 @@ class Dataset:
     source_rows: Int64[np.ndarray, "n_cells"] | None = None
     n_source: int | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.store, Counts):
+            object.__setattr__(self, "store", InMemory(self.store))
+
+    if not TYPE_CHECKING:
+
+        @property
+        def counts(self) -> sparse.csr_matrix:
+            return self.store.load()
+
     @property
     def n_cells(self) -> int:
-        return int(self.counts.shape[0])
+        return self.store.shape[0]
 
     @property
     def n_genes(self) -> int:
-        return int(self.counts.shape[1])
+        return self.store.shape[1]
+
+    @property
+    def nnz(self) -> int:
+        """Number of counts that are not zero."""
+        return self.store.nnz
 
     def blocks(self, n: int) -> Iterator[sparse.csr_matrix]:
-        """Yield the counts as consecutive blocks of at most `n` cells."""
-        for start in range(0, self.n_cells, n):
-            yield self.counts[start : start + n]
+        """Yield the counts as consecutive blocks of at most `n` cells.
+
+        Memory is bounded by a block, wherever the counts are.
+        """
+        return self.store.blocks(n)
 
     def role(self, name: str) -> Categories:
         """Return the column that plays `name`, or say that none does.
@@ -155,11 +209,12 @@ class Dataset:
         return self.roles[name]
 
     def take(self, rows: Int64[np.ndarray, "n_rows"]) -> "Dataset":
-        """Keep these rows (all genes), in the order given."""
+        """Keep these rows (all genes), in the order given. Stored counts are not read."""
         source_rows = np.arange(self.n_cells) if self.source_rows is None else self.source_rows
+        counts: Any = self.store.take(rows)
         return replace(
             self,
-            counts=self.counts[rows],
+            counts=counts,
             cells=tuple(self.cells[i] for i in rows),
             roles={name: column.take(rows) for name, column in self.roles.items()},
             embeddings={name: z[rows] for name, z in self.embeddings.items()},
@@ -181,7 +236,7 @@ class Dataset:
         return cached
 
     def _hash(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
+        digest = self.store.hashed()
 
         def add(name: str, data: bytes) -> None:
             digest.update(f"{name}:{len(data)}:".encode())
@@ -191,10 +246,6 @@ class Dataset:
             # Each with its length: a name may itself hold a line break.
             add(name, "".join(f"{len(n)}:{n}" for n in names).encode())
 
-        add("shape", repr(self.counts.shape).encode())
-        add("indptr", self.counts.indptr.astype(np.int64).tobytes())
-        add("indices", self.counts.indices.astype(np.int32).tobytes())
-        add("data", self.counts.data.astype(np.float32).tobytes())
         add("organism", self.genes.organism.encode())
         add_names("symbol", self.genes.symbol)
         add_names("ensembl", self.genes.ensembl)

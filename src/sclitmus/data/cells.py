@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import UInt64
 from scipy import sparse
 
 from sclitmus.core.dataset import Note
@@ -57,8 +58,19 @@ def repeated_rows(counts: sparse.csr_matrix) -> tuple[Note, ...]:
     Rows are compared by a 64-bit linear hash, one random odd weight per gene, so two different
     rows are taken as equal with a probability of about 1e-19.
     """
-    n_cells, n_genes = counts.shape
-    weights = rng_for(0, "repeated rows").integers(0, 2**63, n_genes, dtype=np.uint64) * 2 + 1
+    return repeated(row_hashes(counts, gene_weights(counts.shape[1])))
+
+
+def gene_weights(n_genes: int) -> UInt64[np.ndarray, "n_genes"]:
+    """Return the weights that `row_hashes` takes, always the same for a number of genes."""
+    return rng_for(0, "repeated rows").integers(0, 2**63, n_genes, dtype=np.uint64) * 2 + 1
+
+
+def row_hashes(
+    counts: sparse.csr_matrix, weights: UInt64[np.ndarray, "n_genes"]
+) -> UInt64[np.ndarray, "n_cells"]:
+    """Return a hash of each row; 0 for an empty one."""
+    n_cells = counts.shape[0]
     hashes = np.zeros(n_cells, dtype=np.uint64)
     filled = np.flatnonzero(np.diff(counts.indptr))
     step = max(1, int(BLOCK_VALUES / max(counts.nnz / max(n_cells, 1), 1)))
@@ -67,7 +79,12 @@ def repeated_rows(counts: sparse.csr_matrix) -> tuple[Note, ...]:
         start, stop = counts.indptr[rows[0]], counts.indptr[rows[-1] + 1]
         terms = counts.data[start:stop].astype(np.uint64) * weights[counts.indices[start:stop]]
         hashes[rows] = np.add.reduceat(terms, counts.indptr[rows] - start)
-    repeats = n_cells - len(np.unique(hashes))
+    return hashes
+
+
+def repeated(hashes: UInt64[np.ndarray, "n_cells"]) -> tuple[Note, ...]:
+    """Note how many of these hashes occurred before."""
+    repeats = len(hashes) - len(np.unique(hashes))
     if not repeats:
         return ()
     text = f"{repeats} cells have exactly the counts of another cell; they are kept"

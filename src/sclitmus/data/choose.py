@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import sparse
 
 from sclitmus.core.dataset import Note
-from sclitmus.data.counts import LARGEST_COUNT, WORDS, CountsKind, Finding, classify
-from sclitmus.data.lognorm import TOTAL_COLUMNS, Refused, invert
+from sclitmus.data.counts import WORDS, CountsKind, Finding, classify
+from sclitmus.data.lognorm import Refused
 from sclitmus.data.source import Place, Source
 from sclitmus.data.wording import as_text, did_you_mean, listed, shown
 from sclitmus.errors import DataError
@@ -43,33 +42,47 @@ REMEDY: dict[CountsKind, str] = {
 
 @dataclass(frozen=True)
 class Chosen:
-    """Raw counts, with the genes of the place they were found in."""
+    """The place of the raw counts; nothing of it is loaded yet.
 
-    where: str
-    matrix: sparse.csr_matrix
-    var: pd.DataFrame
-    notes: tuple[Note, ...]
+    Attributes
+    ----------
+    place
+        The matrix with its genes.
+    nnz
+        Number of values that are not zero.
+    inverted
+        The values are log-normalised and are to be turned back into counts.
+    notes
+        Where the counts were found, and what is odd about them.
+    """
+
+    place: Place
+    nnz: int
+    inverted: bool = False
+    notes: tuple[Note, ...] = ()
 
 
 def choose(source: Source, counts: str | None = None, invert_lognorm: bool = False) -> Chosen:
-    """Load raw counts from the place named, else from the first in `ORDER` that holds some.
+    """Find raw counts in the place named, else in the first of `ORDER` that holds some.
 
     Raises
     ------
     DataError
-        If the place does not exist, none holds raw counts, or inverting them is not exact.
+        If the place does not exist, or none holds raw counts.
     """
     places = _places(source, counts)
     findings = []
     for place in places:
         finding = classify(place.matrix)
         if finding.kind == "counts":
-            return _loaded(source, place, finding, invert_lognorm)
+            notes = _remarks(source, place, finding, invert_lognorm)
+            return Chosen(place, finding.nnz, notes=notes)
         findings.append(finding)
     if invert_lognorm:
         for place, finding in zip(places, findings, strict=True):
-            if finding.kind == "log_normalised":
-                return _inverted(source, place)
+            if finding.kind == "log_normalised":  # known from the first block that shows it
+                nnz = sum(int(np.count_nonzero(block)) for block in place.matrix.values())
+                return Chosen(place, nnz, inverted=True)
     raise _refusal(source, places, findings, counts)
 
 
@@ -87,11 +100,9 @@ def _places(source: Source, counts: str | None) -> list[Place]:
     return [by_name[counts]]
 
 
-def _loaded(source: Source, place: Place, finding: Finding, invert_lognorm: bool) -> Chosen:
-    matrix = place.matrix.load()
-    if matrix.nnz and float(matrix.data.max()) > LARGEST_COUNT:  # duplicates were summed
-        finding = Finding("too_large", float(matrix.data.max()))
-        raise _refusal(source, [place], [finding], place.where)
+def _remarks(
+    source: Source, place: Place, finding: Finding, invert_lognorm: bool
+) -> tuple[Note, ...]:
     notes = [Note("counts", f"raw counts were read from {place.where}")]
     if invert_lognorm:
         text = f"nothing was inverted: {place.where} holds raw counts"
@@ -102,40 +113,29 @@ def _loaded(source: Source, place: Place, finding: Finding, invert_lognorm: bool
     if place.matrix.dtype == np.float16 and finding.largest > 2048:
         text = f"{place.where} is stored as float16, which rounds counts above 2048"
         notes.append(Note("float16", text))
-    wider = [p for p in source.places if p.where == "raw" and p.matrix.shape[1] > matrix.shape[1]]
+    n_genes = place.matrix.shape[1]
+    wider = [p for p in source.places if p.where == "raw" and p.matrix.shape[1] > n_genes]
     if wider and place.where != "raw":
         text = (
-            f"raw has {wider[0].matrix.shape[1]} genes, {place.where} only {matrix.shape[1]}; "
+            f"raw has {wider[0].matrix.shape[1]} genes, {place.where} only {n_genes}; "
             "--counts raw reads those, if they are counts"
         )
         notes.append(Note("counts", text))
-    return Chosen(place.where, matrix, place.var, tuple(notes))
+    return tuple(notes)
 
 
-def _inverted(source: Source, place: Place) -> Chosen:
-    values = place.matrix.load(np.float64 if place.matrix.dtype == np.float64 else np.float32)
-    totals = {
-        name: pd.to_numeric(source.obs[name], errors="coerce").to_numpy(dtype=np.float64)
-        for name in TOTAL_COLUMNS
-        if name in source.obs.columns and values.shape[0] == len(source.obs)
-    }
-    if not np.isfinite(values.data).all() or (values.data < 0).any():
-        raise _not_exact(source, place, "some values are negative or not finite")
-    found = invert(values, totals)
-    if isinstance(found, Refused):
-        cell, gene = _at(source, place, found.row, found.column)
-        raise _not_exact(source, place, f"{gene} in cell {cell} would be {found.count:.4g} counts")
-    text = (
-        f"counts were had back exactly from the log-normalised values in {place.where}, {found.how}"
-    )
-    if found.unchecked:
-        text += f"; in {found.unchecked} cells all values are equal, so nothing could check that"
-    return Chosen(
-        place.where, found.counts, place.var, (Note("inverted", text, found.counts.shape[0]),)
-    )
+def too_large(source: Source, place: Place, largest: float) -> DataError:
+    """Return the error of counts that are too large only after duplicates were summed."""
+    return _refusal(source, [place], [Finding("too_large", largest)], place.where)
 
 
-def _not_exact(source: Source, place: Place, why: str) -> DataError:
+def not_exact(source: Source, place: Place, refused: Refused) -> DataError:
+    """Return the error of log-normalised values that do not invert."""
+    if np.isnan(refused.count):
+        why = "some values are negative or not finite"
+    else:
+        cell, gene = _at(source, place, refused.row, refused.column)
+        why = f"{gene} in cell {cell} would be {refused.count:.4g} counts"
     return DataError(
         f"{place.where} of {source.name} cannot be inverted to counts: {why}",
         "log1p(counts / total * target), natural logarithm, of which every cell inverts to whole "

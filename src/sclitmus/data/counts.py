@@ -44,6 +44,8 @@ class Finding:
         The first value that speaks against counts, and where it stands; None for counts.
     largest
         Largest value seen.
+    nnz
+        Number of values seen that are not zero.
     """
 
     kind: CountsKind
@@ -51,6 +53,7 @@ class Finding:
     row: int = -1
     column: int = -1
     largest: float = 0.0
+    nnz: int = 0
 
 
 def classify(matrix: Matrix | npt.NDArray[Any] | sparse.spmatrix) -> Finding:
@@ -66,7 +69,7 @@ def classify(matrix: Matrix | npt.NDArray[Any] | sparse.spmatrix) -> Finding:
         matrix = matrix_of(matrix)
     if matrix.dtype.kind not in "buif":
         return Finding("not_numeric")
-    start, largest = 0, 0.0
+    start, largest, nnz = 0, 0.0, 0
     for block in matrix.values():
         kind, worst = _judge(block)
         if len(block):
@@ -75,7 +78,8 @@ def classify(matrix: Matrix | npt.NDArray[Any] | sparse.spmatrix) -> Finding:
             row, column = matrix.place(start + worst)
             return Finding(kind, float(block[worst]), row, column, largest)
         start += len(block)
-    return Finding("counts", largest=largest)
+        nnz += int(np.count_nonzero(block))
+    return Finding("counts", largest=largest, nnz=nnz)
 
 
 def _judge(block: npt.NDArray[Any]) -> tuple[CountsKind, int]:

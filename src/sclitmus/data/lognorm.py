@@ -9,7 +9,7 @@ three decimals exist) or float32 rounding. It inverts only if the whole number w
 the only one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,9 @@ ULPS = 8  # roundings between count and stored value: division, target, log1p, a
 BLOCK_CELLS = 4096
 
 
+Blocks = Callable[[], Iterable[sparse.csr_matrix]]
+
+
 @dataclass(frozen=True)
 class Inverted:
     """The counts, how the scale was had, and the cells whose scale nothing could check."""
@@ -33,8 +36,20 @@ class Inverted:
 
 
 @dataclass(frozen=True)
+class Scales:
+    """The scale s of each cell, how it was had, and the cells where nothing could check it."""
+
+    scale: Float64[np.ndarray, "n_cells"]
+    how: str
+    unchecked: int
+
+
+@dataclass(frozen=True)
 class Refused:
-    """The first value that is no whole number of counts, as (row, column, counts)."""
+    """The first value that is no whole number of counts, as (row, column, counts).
+
+    The counts are NaN where the value is negative or not finite.
+    """
 
     row: int
     column: int
@@ -49,7 +64,7 @@ def invert(
     Parameters
     ----------
     x
-        Log-normalised values, cells x genes, finite and not negative, without stored zeros.
+        Log-normalised values, cells x genes, without stored zeros.
     totals
         Candidate columns of totals by name; the first under which every cell inverts is used.
 
@@ -59,44 +74,75 @@ def invert(
     it; with more than a few genes per cell there is always a gene with one count. A cell with a
     single distinct value inverts whatever it holds: those cells are counted in `unchecked`.
     """
-    error = _storage_error(x.data)
-    smallest = _smallest(x)
+    found = find_scales(lambda: [x], totals)
+    if isinstance(found, Refused):
+        return found
+    return Inverted(to_counts(x, found.scale), found.how, found.unchecked)
+
+
+def find_scales(
+    blocks: Blocks, totals: Mapping[str, Float64[np.ndarray, "n_cells"]]
+) -> Scales | Refused:
+    """Find the scales under which every value inverts, in memory for a block; see `invert`.
+
+    Parameters
+    ----------
+    blocks
+        Called for each pass over the values: consecutive blocks of `x`.
+    """
+    seen = _survey(blocks)
+    if isinstance(seen, Refused):
+        return seen
+    smallest, largest, error = seen
     own = np.expm1(smallest)
     own_error = _relative_error(own, smallest, error)
     for name, total in totals.items():
         scale, scale_error = _scale_from(total, own, own_error)
         if scale is not None:
-            result = _whole(x, scale, np.full(x.shape[0], scale_error), error)
-            if isinstance(result, sparse.csr_matrix):
-                return Inverted(result, f"with the totals in obs column {name!r}", 0)
-    result = _whole(x, own, own_error, error)
-    if isinstance(result, Refused):
-        return result
-    single = int(np.count_nonzero((_largest(x) == smallest) & (smallest > 0)))
-    return Inverted(result, "with the smallest value of each cell as one count", single)
+            each = np.full(len(scale), scale_error)
+            if _not_whole(blocks, scale, each, error) is None:
+                return Scales(scale, f"with the totals in obs column {name!r}", 0)
+    refused = _not_whole(blocks, own, own_error, error)
+    if refused is not None:
+        return refused
+    single = int(np.count_nonzero((largest == smallest) & (smallest > 0)))
+    return Scales(own, "with the smallest value of each cell as one count", single)
 
 
-def _storage_error(values: npt.NDArray[np.floating]) -> float:
-    """Half a unit of the last decimal if all values are rounded to the same few, else 0."""
-    for decimals in range(1, 7):
-        unit = 10.0**decimals
-        if all(
-            np.all(np.abs(scaled - np.rint(scaled)) <= 2 * EPS * scaled)
-            for scaled in (
-                values[i : i + 1_000_000].astype(np.float64) * unit
-                for i in range(0, len(values), 1_000_000)
-            )
-        ):
-            return 0.5 / unit
-    return 0.0
+def to_counts(x: sparse.csr_matrix, scale: Float64[np.ndarray, "n_cells"]) -> sparse.csr_matrix:
+    """Return the counts of cells whose scales are known to invert them."""
+    counts = np.empty(len(x.data), dtype=np.float32)
+    for row, part in _parts(x):
+        counts[part] = np.rint(np.expm1(x.data[part].astype(np.float64)) / scale[row])
+    return sparse.csr_matrix((counts, x.indices.copy(), x.indptr.copy()), shape=x.shape)
 
 
-def _smallest(x: sparse.csr_matrix) -> Float64[np.ndarray, "n_cells"]:
-    return _per_row(x, np.minimum)
+def _survey(
+    blocks: Blocks,
+) -> tuple[Float64[np.ndarray, "n_cells"], Float64[np.ndarray, "n_cells"], float] | Refused:
+    """Smallest and largest value of each cell, and the error of storage.
+
+    The last is half a unit of the last decimal if all values are rounded to the same few, else 0.
+    """
+    smallest, largest, decimals = [], [], list(range(1, 7))
+    for x in blocks():
+        if not (np.isfinite(x.data).all() and (x.data >= 0).all()):
+            return Refused(-1, -1, np.nan)
+        smallest.append(_per_row(x, np.minimum))
+        largest.append(_per_row(x, np.maximum))
+        decimals = [d for d in decimals if _rounded(x.data, 10.0**d)]
+    error = 0.5 / 10.0 ** decimals[0] if decimals else 0.0
+    return np.concatenate(smallest), np.concatenate(largest), error
 
 
-def _largest(x: sparse.csr_matrix) -> Float64[np.ndarray, "n_cells"]:
-    return _per_row(x, np.maximum)
+def _rounded(values: npt.NDArray[np.floating], unit: float) -> bool:
+    return all(
+        np.all(np.abs(scaled - np.rint(scaled)) <= 2 * EPS * scaled)
+        for scaled in (
+            values[i : i + 1_000_000].astype(np.float64) * unit
+            for i in range(0, len(values), 1_000_000)
+        )
+    )
 
 
 def _per_row(x: sparse.csr_matrix, reduce: np.ufunc) -> Float64[np.ndarray, "n_cells"]:
@@ -133,26 +179,33 @@ def _scale_from(
     return np.where(filled, target / np.where(filled, total, 1.0), 1.0), error
 
 
-def _whole(
-    x: sparse.csr_matrix,
+def _not_whole(
+    blocks: Blocks,
     scale: npt.NDArray[np.float64],
     scale_error: npt.NDArray[np.float64],
     storage: float,
-) -> sparse.csr_matrix | Refused:
-    """Counts of all cells given their scales, or the first value that is no whole count."""
-    counts = np.empty(len(x.data), dtype=np.float32)
+) -> Refused | None:
+    """Find the first value that is no whole count given the scales of all cells."""
+    first = 0
+    for x in blocks():
+        for row, part in _parts(x):
+            value = x.data[part].astype(np.float64)
+            y = np.expm1(value)
+            k = y / scale[first + row]
+            nearest = np.rint(k)
+            bound = k * (_relative_error(y, value, storage) + scale_error[first + row])
+            wrong = (np.abs(k - nearest) > bound) | (bound >= 0.5) | (nearest < 1)
+            if wrong.any():
+                at = int(np.argmax(wrong))
+                column = int(x.indices[part.start + at])
+                return Refused(first + int(row[at]), column, float(k[at]))
+        first += x.shape[0]
+    return None
+
+
+def _parts(x: sparse.csr_matrix) -> Iterator[tuple[npt.NDArray[np.int64], slice]]:
+    """Yield the values of some cells after the other, with the row of each value."""
     for first in range(0, x.shape[0], BLOCK_CELLS):
         last = min(first + BLOCK_CELLS, x.shape[0])
-        part = slice(int(x.indptr[first]), int(x.indptr[last]))
         row = np.repeat(np.arange(first, last), np.diff(x.indptr[first : last + 1]))
-        value = x.data[part].astype(np.float64)
-        y = np.expm1(value)
-        k = y / scale[row]
-        nearest = np.rint(k)
-        bound = k * (_relative_error(y, value, storage) + scale_error[row])
-        wrong = (np.abs(k - nearest) > bound) | (bound >= 0.5) | (nearest < 1)
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            return Refused(int(row[at]), int(x.indices[part.start + at]), float(k[at]))
-        counts[part] = nearest
-    return sparse.csr_matrix((counts, x.indices.copy(), x.indptr.copy()), shape=x.shape)
+        yield row, slice(int(x.indptr[first]), int(x.indptr[last]))

@@ -1,4 +1,4 @@
-"""Matrices where they lie: looked through block by block, loaded once, never made dense.
+"""Matrices where they lie: looked through block by block, loaded at once or by rows, never dense.
 
 `data`, `indices`, `indptr` and `array` may be numpy arrays, HDF5 datasets or zarr arrays: each of
 them is only ever sliced, so nothing is read before it is needed.
@@ -69,15 +69,25 @@ class Compressed:
             stored = make((data, indices, indptr), shape=self.shape)
             stored.check_format(full_check=True)
         except ValueError as error:
-            raise DataError(
-                f"a sparse matrix of shape {self.shape} is inconsistent: {error}",
-                "data, indices and indptr that belong together",
-                "the file is damaged or was written wrongly; write or download it again",
-            ) from error
-        matrix = sparse.csr_matrix(stored)
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        return matrix
+            raise inconsistent(self.shape, error) from error
+        return _canonical(sparse.csr_matrix(stored))
+
+    def rows(self, first: int, last: int, dtype: npt.DTypeLike = np.float32) -> sparse.csr_matrix:
+        """Return rows `first` to `last` - 1 of a matrix kept by row, as `load` would.
+
+        Raises
+        ------
+        DataError
+            If a row has indices outside the shape.
+        """
+        start, stop = int(self.indptr[first]), int(self.indptr[last])
+        found = np.asarray(self.indices[start:stop])
+        if len(found) and (found.min() < 0 or found.max() >= self.shape[1]):
+            raise inconsistent(self.shape, "indices outside the shape")
+        data = np.array(self.data[start:stop], dtype=dtype)  # a copy, as are the others:
+        indptr = (self.indptr[first : last + 1] - start).astype(np.int32)
+        parts = (data, found.astype(np.int32), indptr)  # they may be changed below
+        return _canonical(sparse.csr_matrix(parts, shape=(last - first, self.shape[1])))
 
 
 @dataclass(frozen=True)
@@ -113,16 +123,38 @@ class Dense:
             return sparse.csr_matrix(np.zeros(self.shape, dtype=dtype))
         return sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
 
+    def rows(self, first: int, last: int, dtype: npt.DTypeLike = np.float32) -> sparse.csr_matrix:
+        """Return rows `first` to `last` - 1, as `load` would."""
+        return sparse.csr_matrix(self._dense(first, last).astype(dtype))
+
     def _blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         n_rows, n_columns = self.shape
         step = max(1, BLOCK // max(n_columns, 1))
         for start in range(0, n_rows, step):
-            rows = slice(start, start + step)
-            block = self.array[:, rows].T if self.transposed else self.array[rows]
-            yield start, np.asarray(block)
+            yield start, self._dense(start, start + step)
+
+    def _dense(self, first: int, last: int) -> npt.NDArray[Any]:
+        rows = slice(first, last)
+        return np.asarray(self.array[:, rows].T if self.transposed else self.array[rows])
 
 
 Matrix = Compressed | Dense
+
+
+def inconsistent(shape: tuple[int, int], why: object) -> DataError:
+    """Return the error of a sparse matrix whose arrays do not belong together."""
+    return DataError(
+        f"a sparse matrix of shape {shape} is inconsistent: {why}",
+        "data, indices and indptr that belong together",
+        "the file is damaged or was written wrongly; write or download it again",
+    )
+
+
+def _canonical(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Sort indices, sum duplicates and remove stored zeros, in place."""
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
 
 
 def matrix_of(value: Any) -> Matrix:

@@ -3,22 +3,24 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import sparse
 
 from sclitmus.core.dataset import Categories, Dataset, DatasetCard, Genes, Note
 from sclitmus.data.annotations import read_obs
-from sclitmus.data.cells import cell_ids, repeated_rows
-from sclitmus.data.choose import Chosen, choose
+from sclitmus.data.cells import cell_ids, repeated
+from sclitmus.data.choose import choose
 from sclitmus.data.embeddings import Rows, load_embedding
 from sclitmus.data.genes import expression_columns, recognise
+from sclitmus.data.load import Loaded, load
 from sclitmus.data.roles import categories, merge_roles
-from sclitmus.data.source import Source, readable
+from sclitmus.data.source import Place, Source, readable
+from sclitmus.data.stored import stamp
 from sclitmus.data.wording import as_text
 from sclitmus.errors import DataError
 
@@ -39,6 +41,7 @@ def read(
     embeddings: Mapping[str, str | Path | npt.NDArray[Any]] | None = None,
     obs: Path | str | pd.DataFrame | None = None,
     id: str | None = None,
+    backed: bool | None = None,
 ) -> Dataset:
     """Read raw counts with the obs columns that play a role. docs/data.md states every behaviour.
 
@@ -66,6 +69,9 @@ def read(
         to those of the source; a column both have is taken from here.
     id
         Short name of the dataset; by default the file's name without its suffix.
+    backed
+        Whether to leave the counts on disk and read them when they are needed; by default, if
+        they would take more than `load.MEMORY_LIMIT` of memory. The file must not change then.
 
     Raises
     ------
@@ -77,16 +83,19 @@ def read(
     with _opened(source) as (found, reading):
         with reading:
             chosen = choose(found, counts, invert_lognorm)
-        _refuse_unfit(found, chosen)
-        notes = [*found.notes, *chosen.notes]
-        matrix, genes = _genes(chosen, organism, notes)
+        _refuse_unfit(found, chosen.place)
+        kept_genes, genes, gene_notes = _genes(chosen.place.var, organism)
+        with reading:
+            loaded = load(found, chosen, kept_genes, backed)
+        notes = [*found.notes, *chosen.notes, *loaded.notes, *gene_notes]
         table = _obs(found, obs, notes)
-        kept = _cells_with_counts(matrix, found, notes)
-        if len(kept) < matrix.shape[0]:
-            matrix, table = matrix[kept], table.iloc[kept]
+        kept = _cells_with_counts(loaded, found, notes)
+        matrix: Any = loaded.counts
+        if len(kept) < len(table):
+            matrix, table = matrix.take(kept), table.iloc[kept]
         cells, id_notes = cell_ids(table.index)
         notes += id_notes
-        notes += repeated_rows(matrix)
+        notes += repeated(loaded.hashes[kept])
         columns: dict[str, Categories] = {}
         for role, column in wanted.items():
             columns[role], role_notes = categories(table, role, column)
@@ -121,10 +130,11 @@ def _opened(
         from sclitmus.data.detect import open_path
 
         path = Path(source)
+        before = stamp(path) if path.is_file() else None
         with ExitStack() as stack:
             with readable(path):
                 found = stack.enter_context(open_path(path))
-            yield found, _Readable(path)
+            yield replace(found, path=path, stamp=before), _Readable(path)
         return
     from sclitmus.data.annotated import from_memory
 
@@ -152,36 +162,34 @@ def _default_id(source: "str | Path | AnnData") -> str:
     return path.name if path.is_dir() and path.suffix != ".zarr" else path.stem
 
 
-def _refuse_unfit(found: Source, chosen: Chosen) -> None:
-    n_cells, n_genes = chosen.matrix.shape
+def _refuse_unfit(found: Source, place: Place) -> None:
+    n_cells, n_genes = place.matrix.shape
     if n_cells == 0 or n_genes == 0:
         raise DataError(
-            f"{found.name} has {n_cells} cells and {n_genes} genes in {chosen.where}",
+            f"{found.name} has {n_cells} cells and {n_genes} genes in {place.where}",
             "at least one cell and one gene",
             "check how the file was filtered before it was written",
         )
-    if n_cells != len(found.obs) or n_genes != len(chosen.var):
+    if n_cells != len(found.obs) or n_genes != len(place.var):
         raise DataError(
-            f"{chosen.where} of {found.name} is {n_cells} x {n_genes}, but there are "
-            f"{len(found.obs)} rows in obs and {len(chosen.var)} in var",
+            f"{place.where} of {found.name} is {n_cells} x {n_genes}, but there are "
+            f"{len(found.obs)} rows in obs and {len(place.var)} in var",
             "one row of counts per cell and one column per gene",
             "write the file again; its tables do not belong to its matrix",
         )
 
 
 def _genes(
-    chosen: Chosen, organism: str | None, notes: list[Note]
-) -> tuple[sparse.csr_matrix, Genes]:
-    """Leave out features that are no genes, and name the rest."""
-    matrix, var = chosen.matrix, chosen.var
+    var: pd.DataFrame, organism: str | None
+) -> tuple[npt.NDArray[np.int64] | None, Genes, tuple[Note, ...]]:
+    """Find the columns that are genes, None if all are, and name them."""
     keep, note = expression_columns(var)
-    if keep is not None and note is not None:
+    columns = None
+    if keep is not None:
         columns = np.flatnonzero(keep)
-        matrix, var = sparse.csr_matrix(matrix[:, columns]), var.iloc[columns]
-        notes.append(note)
-    genes, gene_notes = recognise(var, organism)
-    notes += gene_notes
-    return matrix, genes
+        var = var.iloc[columns]
+    genes, notes = recognise(var, organism)
+    return columns, genes, notes if note is None else (note, *notes)
 
 
 def _obs(found: Source, given: Path | str | pd.DataFrame | None, notes: list[Note]) -> pd.DataFrame:
@@ -195,19 +203,18 @@ def _obs(found: Source, given: Path | str | pd.DataFrame | None, notes: list[Not
     return pd.concat([rest, added], axis=1)
 
 
-def _cells_with_counts(
-    matrix: sparse.csr_matrix, found: Source, notes: list[Note]
-) -> npt.NDArray[np.int64]:
-    kept = np.flatnonzero(np.diff(matrix.indptr)).astype(np.int64)
-    empty = matrix.shape[0] - len(kept)
+def _cells_with_counts(loaded: Loaded, found: Source, notes: list[Note]) -> npt.NDArray[np.int64]:
+    n_rows = len(loaded.lengths)
+    kept = np.flatnonzero(loaded.lengths).astype(np.int64)
+    empty = n_rows - len(kept)
     if not len(kept):
         raise DataError(
-            f"none of the {matrix.shape[0]} cells of {found.name} has a single count",
+            f"none of the {n_rows} cells of {found.name} has a single count",
             "at least one cell with counts",
             "check that the counts were written; name their place with --counts if it is another",
         )
     if empty:
-        text = f"{empty} of {matrix.shape[0]} cells have no counts at all and were left out"
+        text = f"{empty} of {n_rows} cells have no counts at all and were left out"
         notes.append(Note("empty_cells", text, empty))
     return kept
 

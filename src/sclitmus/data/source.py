@@ -50,6 +50,9 @@ class Source:
         Loaders of the arrays that go with cells, by key.
     about
         What the file says of itself, in lower-case keys: title, source, licence, doi.
+    path, stamp
+        Where it is, if it is no object in memory, and what the file was like before it was opened:
+        see `stored.stamp`.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Source:
     obsm: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
+    path: Path | None = None
+    stamp: tuple[int, int, int] | None = None
 
 
 ABOUT = {

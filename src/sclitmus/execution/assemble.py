@@ -1,6 +1,7 @@
 """The records of a run, in the plan's order, from what the processes said and what is stored."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sclitmus.execution.projection import projected_rows, read_projections
 from sclitmus.execution.resolve import Resolved
 from sclitmus.execution.result import (
     PROJECTION_SCHEMA,
+    STABILITY_SCHEMA,
     RunResult,
     cells_frame,
     dataset_infos,
@@ -21,14 +23,16 @@ from sclitmus.execution.result import (
 )
 from sclitmus.execution.scoring import Answer, read_scores, rows_without_scores
 from sclitmus.execution.store import Artifact, Missing, Store
-from sclitmus.execution.worker import JobResult
+from sclitmus.execution.worker import JobResult, cost_and_remarks
+
+Answered = tuple[Trial, tuple[Trial, ...], JobResult]  # embedding, its scores, what came of them
 
 
 def assemble(
     resolved: Resolved,
     plan: Plan,
     results: Mapping[Trial, JobResult],
-    projection_notes: Sequence[Mapping[str, str]],
+    notes: Sequence[Mapping[str, str]],
     store: Store,
     environment: Mapping[str, Any],
 ) -> RunResult:
@@ -38,18 +42,23 @@ def assemble(
     ----------
     results
         By embedding trial, of the jobs that ran just now; the others are in the store.
-    projection_notes
+    notes
         Why maps could not be drawn.
     """
-    records = list(_records(resolved, plan, results, store))
-    maps, cells, notes = _maps(resolved, plan, store)
+    answers = [
+        (embed, scores, results.get(embed) or _from_store(embed, scores, store))
+        for embed, scores in plan.jobs()
+    ]
+    records = list(_records(resolved, answers))
+    maps, cells, map_notes = _maps(resolved, plan, store)
     return RunResult(
         study=resolved.study.name,
         records=records_frame(records),
         splits=splits_frame(plan),
         projections=maps,
         cells=cells,
-        projection_notes=(*notes, *projection_notes),
+        notes=(*_remarks(answers), *map_notes, *notes),
+        stability=_stability(answers),
         methods=tuple(chosen.object.card for chosen in resolved.methods),
         tasks=tuple(chosen.object.card for chosen in resolved.tasks),
         metrics=tuple(
@@ -62,13 +71,10 @@ def assemble(
     )
 
 
-def _records(
-    resolved: Resolved, plan: Plan, results: Mapping[Trial, JobResult], store: Store
-) -> Iterator[Record]:
+def _records(resolved: Resolved, answers: Sequence[Answered]) -> Iterator[Record]:
     tasks = {chosen.object.card.id: chosen.object for chosen in resolved.tasks}
     cards = {c.id: c for c in (chosen.object.card for chosen in resolved.methods)}
-    for embed, scores in plan.jobs():
-        result = results.get(embed) or _from_store(embed, scores, store)
+    for embed, scores, result in answers:
         for trial in scores:
             answer = result.answers.get(trial.task) or _unasked(trial)
             if isinstance(answer, Absent):
@@ -108,7 +114,27 @@ def _from_store(embed: Trial, scores: Sequence[Trial], store: Store) -> JobResul
                 if isinstance(found, Missing)
                 else read_scores(found)
             )
-    return JobResult(meta.get("seconds"), meta.get("peak_rss_mb"), answers)
+    return cost_and_remarks(meta, answers)
+
+
+def _remarks(answers: Sequence[Answered]) -> Iterator[dict[str, str]]:
+    """Yield what each method remarked about each dataset, once for all seeds."""
+    said = dict.fromkeys(
+        (trial.dataset, trial.method, text)
+        for trial, _, result in answers
+        for text in result.remarks
+    )
+    for dataset, method, text in said:
+        yield {"dataset": dataset, "method": method, "note": text}
+
+
+def _stability(answers: Sequence[Answered]) -> pl.DataFrame:
+    rows = [
+        {"dataset": trial.dataset, "method": trial.method, "seed": trial.seed} | asdict(effect)
+        for trial, _, result in answers
+        for effect in result.stability
+    ]
+    return pl.DataFrame(rows, schema=STABILITY_SCHEMA)
 
 
 def _unasked(trial: Trial) -> Absent:

@@ -43,7 +43,10 @@ def merge(runs: Mapping[str, RunResult]) -> RunResult:
         splits=_unique((run.splits for run in results), ["dataset", "task", "split"]),
         projections=_without_repeats((run.projections for run in results), ["dataset", "method"]),
         cells=_unique((run.cells for run in results), ["dataset", "row"]),
-        projection_notes=tuple(note for run in results for note in run.projection_notes),
+        stability=_without_repeats(
+            (run.stability for run in results), ["dataset", "method", "seed"]
+        ),
+        notes=tuple(note for run in results for note in run.notes),
         methods=_by_id(run.methods for run in results),
         tasks=_by_id(run.tasks for run in results),
         metrics=_by_id(run.metrics for run in results),

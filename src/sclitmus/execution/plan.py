@@ -207,7 +207,7 @@ class _Pair:
         if isinstance(found, Artifact):
             return self._trial("embed", key, "cached"), found
         dataset = self.fingerprint.dataset
-        estimate = cost.of_embedding(card, dataset.n_cells, dataset.n_genes, dataset.counts.nnz)
+        estimate = cost.of_embedding(card, dataset.n_cells, dataset.n_genes, dataset.nnz)
         return self._trial("embed", key, "run", found.reason, estimate=estimate), found
 
     def score(self, embed: Trial, found: Artifact | Missing, question: _Question) -> Trial:

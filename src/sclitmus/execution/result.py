@@ -21,7 +21,7 @@ from sclitmus.execution.plan import Plan, PlannedSplit, Trial
 from sclitmus.execution.resolve import Resolved
 from sclitmus.execution.store import explain, replace_file, whole
 
-FRAMES = ("records", "splits", "projections", "cells")
+FRAMES = ("records", "splits", "projections", "cells", "stability")
 NUMBERS = {"value": pl.Float64, "seconds": pl.Float64, "peak_rss_mb": pl.Float64, "seed": pl.Int64}
 RECORD_SCHEMA = {name: NUMBERS.get(name, pl.String) for name in Record.__dataclass_fields__}
 SPLIT_SCHEMA = {
@@ -38,6 +38,15 @@ PROJECTION_SCHEMA = {
     "row": pl.Int64,
     "x": pl.Float32,
     "y": pl.Float32,
+}
+STABILITY_SCHEMA = {
+    "dataset": pl.String,
+    "method": pl.String,
+    "seed": pl.Int64,
+    "change": pl.String,
+    "mean": pl.Float64,
+    "largest": pl.Float64,
+    "note": pl.String,
 }
 
 
@@ -90,8 +99,11 @@ class RunResult:
         dataset, method, row, x, y: the same rows of a dataset for every method.
     cells
         dataset, row, and the roles (label, batch …) of the rows in `projections`.
-    projection_notes
-        dataset, method, note: maps that could not be drawn, and what is to be known of others.
+    stability
+        dataset, method, seed, change, mean, largest, note: see `stability.Effect`.
+    notes
+        dataset, method, note: what methods remarked about datasets, and what is to be known of
+        maps; an empty method for what concerns all.
     methods, tasks, metrics
         Cards of what took part, in the study's order.
     exit_status
@@ -103,7 +115,8 @@ class RunResult:
     splits: pl.DataFrame
     projections: pl.DataFrame
     cells: pl.DataFrame
-    projection_notes: tuple[Mapping[str, str], ...]
+    stability: pl.DataFrame
+    notes: tuple[Mapping[str, str], ...]
     methods: tuple[MethodCard, ...]
     tasks: tuple[TaskCard, ...]
     metrics: tuple[Metric, ...]
@@ -166,7 +179,7 @@ class RunResult:
                 replace_file(out / f"{name}.parquet", whole(data), tmp)
             rest = {
                 "study": self.study,
-                "projection_notes": list(self.projection_notes),
+                "notes": list(self.notes),
                 "methods": [asdict(card) for card in self.methods],
                 "tasks": [asdict(card) for card in self.tasks],
                 "metrics": [_scale(metric) for metric in self.metrics],
@@ -200,7 +213,7 @@ def load_result(out: Path | str) -> RunResult:
         return RunResult(
             study=rest["study"],
             **frames,
-            projection_notes=tuple(rest["projection_notes"]),
+            notes=tuple(rest["notes"]),
             methods=tuple(MethodCard(**_with_tuples(card)) for card in rest["methods"]),
             tasks=tuple(TaskCard(**_with_tuples(card)) for card in rest["tasks"]),
             metrics=tuple(

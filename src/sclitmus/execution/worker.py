@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from sclitmus.core import activity
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import CellEmbedder
 from sclitmus.core.rng import rng_for
@@ -19,6 +20,7 @@ from sclitmus.execution.attempt import Absent, attempt, failure
 from sclitmus.execution.identity import LABEL_ROLE, failure_key, seen_by
 from sclitmus.execution.resolve import Chosen
 from sclitmus.execution.scoring import Answer, score_embedding
+from sclitmus.execution.stability import Effect, stability, to_json
 from sclitmus.execution.store import Artifact, Missing, Store, npy, whole
 
 Word = tuple[str, int, int]  # activity, done, total: see events.JobProgress
@@ -47,11 +49,17 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """What came of a job: what the embedding cost, and each task's scores or why there are none."""
+    """What came of a job: what the embedding cost, and each task's scores or why there are none.
+
+    `remarks` are what the method said of these cells (how many of the genes it knows, say);
+    `stability` is what its embedding depends on besides the cell, of foundation models.
+    """
 
     seconds: float | None
     peak_rss_mb: float | None
     answers: Mapping[str, Answer]
+    remarks: tuple[str, ...] = ()
+    stability: tuple[Effect, ...] = ()
 
 
 def do(job: Job, say: Callable[[Word], object]) -> JobResult:
@@ -68,7 +76,8 @@ def do(job: Job, say: Callable[[Word], object]) -> JobResult:
         made: Artifact | Missing | Absent = store.find("embedding", job.key)
         if isinstance(made, Missing):
             say(("embedding", 0, 1))
-            made = _embedding(job, fingerprint.dataset)
+            with activity.heard_by(lambda *word: say(word)):
+                made = _embedding(job, fingerprint.dataset)
         if isinstance(made, Absent):
             remember(store, job.key, "", made)
             return JobResult(None, None, {c.object.card.id: made for c, _ in job.tasks})
@@ -83,7 +92,18 @@ def do(job: Job, say: Callable[[Word], object]) -> JobResult:
         )
         for task, answer in answers.items():
             remember(store, job.key, task, answer if isinstance(answer, Absent) else None)
-    return JobResult(made.meta["seconds"], made.meta["peak_rss_mb"], answers)
+    return cost_and_remarks(made.meta, answers)
+
+
+def cost_and_remarks(meta: Mapping[str, Any], answers: Mapping[str, Answer]) -> JobResult:
+    """Put what is stored beside an embedding together with its scores."""
+    return JobResult(
+        meta.get("seconds"),
+        meta.get("peak_rss_mb"),
+        answers,
+        tuple(meta.get("remarks", ())),
+        tuple(Effect(**effect) for effect in meta.get("stability", ())),
+    )
 
 
 def remember(store: Store, key: str, task: str, absent: Absent | None) -> None:
@@ -103,10 +123,16 @@ def _embedding(job: Job, dataset: Dataset) -> Artifact | Absent:
     # The stream's name leaves out the data, so that a further obs column changes no draw.
     rng = rng_for(0 if card.deterministic else job.seed, "embed", card.id)
     begin = time.perf_counter()
-    z = attempt(lambda: checked(method.fit(cells, rng).embed(cells), cells.n_cells, card.id))
-    if isinstance(z, Absent):
-        peeked = z.note == _refusal_of_labels(cells) and LABEL_ROLE in dataset.roles
-        return failure(_peeked(card.id)) if peeked else z
+
+    def embed() -> tuple[CellEmbedder, Float32[np.ndarray, "n_cells d"]]:
+        fitted = method.fit(cells, rng)
+        return fitted, checked(fitted.embed(cells), cells.n_cells, card.id)
+
+    made = attempt(embed)
+    if isinstance(made, Absent):
+        peeked = made.note == _refusal_of_labels(cells) and LABEL_ROLE in dataset.roles
+        return failure(_peeked(card.id)) if peeked else made
+    fitted, z = made
     meta = {
         "seconds": time.perf_counter() - begin,
         "peak_rss_mb": peak_rss_mb(),
@@ -114,8 +140,24 @@ def _embedding(job: Job, dataset: Dataset) -> Artifact | Absent:
         "dataset": job.dataset_id,
         "seed": job.seed,
         "shape": list(z.shape),
+        "remarks": _remarks(fitted, cells),
+        "stability": _stability(fitted, cells),
     }
     return Store(job.store).put("embedding", job.key, npy(z), meta)
+
+
+def _remarks(fitted: CellEmbedder, cells: Dataset) -> list[str]:
+    remarks = getattr(fitted, "remarks", None)  # most methods have nothing to remark
+    said = attempt(lambda: tuple(remarks(cells))) if callable(remarks) else ()
+    return [] if isinstance(said, Absent) else list(said)
+
+
+def _stability(fitted: CellEmbedder, cells: Dataset) -> list[dict[str, Any]]:
+    """Measure what a foundation model's embedding depends on besides the cell."""
+    if fitted.card.kind != "foundation":
+        return []
+    effects = attempt(lambda: stability(fitted, cells))
+    return [] if isinstance(effects, Absent) else to_json(effects)
 
 
 def checked(z: Any, n_cells: int, method: str) -> Float32[np.ndarray, "n_cells d"]:

@@ -4,7 +4,7 @@ Every tensor is "packed": the tokens of all cells of a batch one after another, 
 with `Batch.offsets` saying where each cell begins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 def attend(
@@ -57,11 +57,13 @@ def _run_by_run(
     """No padding at all: one call per run of cells of equal length."""
     out = torch.empty_like(q)
     for a, b, length in _equal_runs(offsets):
-        part = [_heads_first(x[a:b].unflatten(0, (-1, length))) for x in (q, k, v)]
+        q_run, k_run, v_run = (
+            _heads_first(x[a:b].reshape(-1, length, *x.shape[1:])) for x in (q, k, v)
+        )
         mask = None
         if bias is not None:
-            mask = bias[a:b].to(q.dtype).unflatten(0, (-1, length))[:, None, None, :]
-        z = F.scaled_dot_product_attention(*part, attn_mask=mask, is_causal=causal)
+            mask = bias[a:b].to(q.dtype).reshape(-1, 1, 1, length)
+        z = F.scaled_dot_product_attention(q_run, k_run, v_run, attn_mask=mask, is_causal=causal)
         out[a:b] = _heads_first(z).flatten(0, 1)
     return out
 
@@ -133,13 +135,13 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, offsets: Sequence[int], bias: Tensor | None = None) -> Tensor:
         """Attend within each cell; x is (n_tokens, d). See `attend` for `bias`."""
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = qkv.unflatten(1, (3, self.n_heads, -1)).unbind(1)
+        q, k, v = qkv.view(len(x), 3, self.n_heads, -1).unbind(1)
         out: Tensor = self.out_proj(attend(q, k, v, offsets, bias=bias).flatten(1))
         return out
 
 
 class EncoderLayer(nn.Module):
-    """A post-norm encoder layer with the parameter names of ``torch.nn.TransformerEncoderLayer``."""
+    """A post-norm encoder layer, parameters named as in ``torch.nn.TransformerEncoderLayer``."""
 
     def __init__(
         self, d: int, n_heads: int, d_hidden: int, activation: Literal["relu", "gelu"] = "relu"

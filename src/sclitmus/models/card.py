@@ -1,5 +1,6 @@
 """The card of a published model, from `cards/<id>.toml`: who it is, its files, what it was fed."""
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,10 +22,13 @@ class WeightFile:
     name
         Its path in the model's folder, as the port asks for it.
     url
-        ``https://…``, ``hf:OWNER/REPO/PATH@REVISION``, ``figshare:FILE_ID``, ``gdrive:FILE_ID``;
-        empty where the authors hand it out in person, then `how` says how.
+        ``https://…``, ``hf:OWNER/REPO/PATH@REVISION``, ``figshare:FILE_ID``,
+        ``figshare:ARTICLE_ID/FILE_ID``, ``gdrive:FILE_ID``, ``gdrive-folder:FOLDER_ID/NAME``;
+        for a file in a tar or zip archive, any of these and ``!path/in/archive``. Empty where the
+        authors hand it out in person, then `how` says how.
     size
-        In bytes, where it is published; 0 if it is not.
+        In bytes, to the byte, where it is published; 0 if it is not. Of the file itself, not of
+        the archive it may lie in; so too the checksum.
     sha256
         Where it is published; else it is recorded at first use.
     how
@@ -92,13 +96,14 @@ def model_card(id: str) -> ModelCard:
     MethodError
         If there is none of that name.
     """
-    page = CARDS / f"{id}.toml"
-    if not page.is_file():
+    if id not in model_ids():
+        close = difflib.get_close_matches(id, model_ids(), n=1)
         raise MethodError(
             f"there is no foundation model called {id!r}",
             f"one of: {', '.join(model_ids())}",
-            "see docs/models for what each is",
+            f"did you mean {close[0]}?" if close else "see docs/models for what each is",
         )
+    page = CARDS / f"{id}.toml"
     fields = tomllib.loads(page.read_text(encoding="utf-8"))
     return ModelCard(
         **(
@@ -107,6 +112,11 @@ def model_card(id: str) -> ModelCard:
             | {"files": tuple(WeightFile(**entry) for entry in fields.get("files", ()))}
         )
     )
+
+
+def model_id(name: str) -> str:
+    """Return the id that a person means: ``Geneformer-V2-104M`` is ``geneformer_v2_104m``."""
+    return name.strip().lower().replace("-", "_").replace(".", "_").partition("@")[0]
 
 
 @cache

@@ -8,18 +8,22 @@ completely or not at all.
 import io
 import pickle
 import re
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from sclitmus.errors import WeightsError
+from sclitmus.models.weights import HEAD_BYTES, foreign
 
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, lightning
 EXAMPLES = 5
+ZIP = b"PK\x03\x04"
+ADVICE = re.compile(r"Weights only load failed|weights_only|https?://")  # torch's, not on the file
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,15 @@ class LoadReport:
     unused: Mapping[str, str]
 
 
-def read_torch(path: Path, inert: Iterable[str] = ()) -> Any:
+def read_torch(path: Path, inert: Iterable[str] | Literal["any"] = ()) -> Any:
     """Read a file written by ``torch.save``: tensors memory-mapped where the format allows it.
 
     Parameters
     ----------
     inert
         Types ("module.Name") that the file may mention and that are not needed: they are read as
-        objects that hold what they were given and do nothing.
+        objects that hold what they were given and do nothing. ``"any"``: whatever the file
+        mentions beside tensors, plain containers and numpy arrays.
 
     Raises
     ------
@@ -56,17 +61,35 @@ def read_torch(path: Path, inert: Iterable[str] = ()) -> Any:
         If it is no such file, is cut short, or holds other objects than data.
     """
     refuse_foreign(path)
-    stand_ins = [_inert(name) for name in inert]
     try:
+        stand_ins = _stand_ins(path) if inert == "any" else [_inert(name) for name in inert]
         with torch.serialization.safe_globals(stand_ins):
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError as error:
-                if "mmap" not in str(error):  # written before torch 1.6: no zip to map
-                    raise
-                return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+            # The format of before torch 1.6 is no zip: nothing in it can be mapped.
+            mmap = _head(path).startswith(ZIP)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:  # a damaged pickle can raise anything
         raise _unreadable(path, error) from error
+
+
+def _stand_ins(path: Path) -> list[Any]:
+    """Stand-ins for the types a file mentions: themselves where they are plain, else inert."""
+    import numpy as np
+
+    rebuild, scalar = np._core.multiarray._reconstruct, np._core.multiarray.scalar
+    plain: dict[str, Any] = {
+        "numpy.ndarray": np.ndarray,
+        "numpy.dtype": np.dtype,
+        "numpy.core.multiarray._reconstruct": rebuild,
+        "numpy._core.multiarray._reconstruct": rebuild,
+        "numpy.core.multiarray.scalar": scalar,
+        "numpy._core.multiarray.scalar": scalar,
+        "collections.defaultdict": lambda *_: {},
+        "builtins.bytes": bytes,
+        "__builtin__.bytes": bytes,
+    }
+    mentioned = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    kinds = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
+    return [(plain[name], name) if name in plain else _inert(name) for name in mentioned] + kinds
 
 
 def _inert(name: str) -> tuple[Any, str]:
@@ -98,7 +121,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     refuse_foreign(path)
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, RuntimeError, KeyError, OSError) as error:
         raise _unreadable(path, error) from error
     return tensors
 
@@ -121,7 +144,7 @@ def read_pickle(path: Path, allowed: Mapping[str, Callable[..., Any]] | None = N
         return _PlainUnpickler(io.BytesIO(path.read_bytes()), allowed or {}).load()
     except WeightsError:
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged pickle can raise anything
+    except Exception as error:
         raise _unreadable(path, error) from error
 
 
@@ -150,7 +173,7 @@ class _PlainUnpickler(pickle.Unpickler):
             "scalar",
             "_reconstruct",
         ):
-            return getattr(np._core.multiarray, name)  # type: ignore[attr-defined]
+            return getattr(np._core.multiarray, name)
         raise WeightsError(
             f"the pickle refers to {full}",
             "numbers, texts, lists, dictionaries and numpy arrays only: nothing that runs",
@@ -170,18 +193,14 @@ def refuse_foreign(path: Path) -> None:
     WeightsError
         If so.
     """
-    with path.open("rb") as file:
-        head = file.read(512)
-    text = head.lstrip().lower()
-    kind = ""
-    if not head:
-        kind = "an empty file"
-    elif text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        kind = "a web page (a host's error or consent page saved under this name)"
-    elif head.startswith(b"version https://git-lfs"):
-        kind = "a Git LFS pointer, not the file it points to"
-    elif head.startswith(b"\x1f\x8b"):
-        kind = "a gzip archive"
+    try:
+        kind = foreign(_head(path))
+    except OSError as error:  # not there, a folder, or not to be read
+        raise WeightsError(
+            f"{path} cannot be opened: {error.strerror or error}",
+            "a readable file",
+            "check the path and its permissions",
+        ) from error
     if kind:
         raise WeightsError(
             f"{path} is {kind}", "the published file itself", "download or unpack it again"
@@ -189,16 +208,49 @@ def refuse_foreign(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
-    said = str(error).strip().splitlines()
-    reason = said[0] if said else type(error).__name__
-    size = path.stat().st_size
-    whole = zipfile.is_zipfile(path)
-    cut = "" if whole else "; it may have been cut short"
+    """Say in one sentence why a file cannot be read; torch's own texts advise to run its code."""
+    named = re.search(r"(?:GLOBAL |type |class |function )([\w.]+\.[\w.]+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and named:
+        return WeightsError(
+            f"{path} refers to {named[1]}, which is not data",
+            "tensors, numbers, texts, lists and dictionaries only: nothing that runs",
+            "get the file from the official source again; do not open it in another way",
+        )
     return WeightsError(
-        f"{path} ({size} bytes) cannot be read: {reason}{cut}",
+        f"{path} ({path.stat().st_size} bytes) cannot be read{_guess(path)}: {_reason(error)}",
         "a whole checkpoint file as published",
-        "compare its size with the published one and download it again",
+        "compare its size with the published one, delete it, and download it again",
     )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error's text that says what is wrong with the file."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    chosen = [line for line in lines if not ADVICE.search(line)]
+    reason = chosen[0] if chosen else type(error).__name__
+    return reason.removeprefix("WeightsUnpickler error: ").partition(". This is an internal")[0]
+
+
+def _guess(path: Path) -> str:
+    """Say what an unreadable file may be."""
+    head = _head(path)
+    if head.startswith(ZIP):
+        try:
+            names = zipfile.ZipFile(path).namelist()
+        except (zipfile.BadZipFile, ValueError):
+            return "; it is damaged or cut short"
+        torch_made = any(name.endswith("data.pkl") for name in names)
+        return "" if torch_made else "; it is a zip archive of something else, to be unpacked"
+    if head[8:9] == b"{":
+        return "; it looks like a .safetensors file, perhaps cut short"
+    if tarfile.is_tarfile(path):
+        return "; it is a tar archive, to be unpacked"
+    return "; it may have been cut short"
 
 
 def tensors_of(state: Any, path: Path, *keys: str) -> dict[str, torch.Tensor]:
@@ -222,10 +274,21 @@ def tensors_of(state: Any, path: Path, *keys: str) -> dict[str, torch.Tensor]:
                 "check that this is the model's own checkpoint",
             )
         state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not state:
         raise WeightsError(
-            f"{path} holds no plain table of tensors; {_described(state)}",
+            f"{path} holds no table of tensors; {_described(state)}",
             "a state dict",
+            "check that this is the model's own checkpoint",
+        )
+    others = [
+        f"{name!r} is a {type(value).__name__}"
+        for name, value in state.items()
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor))
+    ]
+    if others:
+        raise WeightsError(
+            f"{path} holds other things than tensors: {_some(others)}; {_described(state)}",
+            "a state dict: names and tensors",
             "check that this is the model's own checkpoint",
         )
     return dict(state)
@@ -234,9 +297,12 @@ def tensors_of(state: Any, path: Path, *keys: str) -> dict[str, torch.Tensor]:
 def _described(state: Any) -> str:
     if not isinstance(state, Mapping):
         return f"it holds a {type(state).__name__}"
-    names = [str(name) for name in state]
-    more = ", …" if len(names) > EXAMPLES else ""
-    return f"it has {', '.join(names[:EXAMPLES]) or 'nothing'}{more}"
+    return f"it has {_some([str(name) for name in state]) or 'nothing'}"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - EXAMPLES
+    return ", ".join(names[:EXAMPLES]) + (f" and {more} more" if more > 0 else "")
 
 
 def without_prefix(
@@ -280,46 +346,97 @@ def fill(
         listed as unused, or a shape differs. Names the keys.
     """
     ready: dict[str, torch.Tensor] = {}
+    came_from: dict[str, str] = {}
     renamed: dict[str, str] = {}
     left_out: dict[str, str] = {}
+    doubled: list[str] = []
     for key, tensor in tensors.items():
-        name = _renamed(key, rename or {})
-        if name != key:
-            renamed[key] = name
         reason = next((why for p, why in (unused or {}).items() if re.fullmatch(p, key)), None)
         if reason is not None:
             left_out[key] = reason
-        else:
-            ready[name] = tensor.float() if tensor.is_floating_point() else tensor
-    expected = network.state_dict()
-    missing = [name for name in expected if name not in ready]
-    unexpected = [name for name in ready if name not in expected]
-    reshaped = [
-        f"{name} is {tuple(ready[name].shape)}, needed {tuple(expected[name].shape)}"
-        for name in expected
-        if name in ready and ready[name].shape != expected[name].shape
-    ]
-    faults = [
-        f"{what}: {', '.join(names[:EXAMPLES])}" + (f" and {len(names) - EXAMPLES} more" * (len(names) > EXAMPLES))
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("shape", reshaped))
-        if names
-    ]
-    if faults:
+            continue
+        name = _renamed(key, rename or {})
+        if name in ready:
+            doubled.append(f"{came_from[name]} and {key} both are {name}")
+        if name != key:
+            renamed[key] = name
+        ready[name], came_from[name] = tensor, key
+    expected = network.state_dict(keep_vars=True)
+    tied = _tied(expected)
+    for name, first in tied.items():  # a file may hold what is shared only once
+        for absent, other in ((name, first), (first, name)):
+            if absent not in ready and other in ready:
+                ready[absent] = ready[other]
+    both = [name for name in expected if name in ready]
+    _refuse(
+        network,
+        source,
+        {
+            "missing": [name for name in expected if name not in ready],
+            "unexpected": [name for name in ready if name not in expected],
+            "twice": doubled,
+            "shape": [
+                f"{name} is {tuple(ready[name].shape)}, needed {tuple(expected[name].shape)}"
+                for name in both
+                if ready[name].shape != expected[name].shape
+            ],
+            "type": [
+                f"{name} is {ready[name].dtype}, needed {expected[name].dtype}"
+                for name in both
+                if ready[name].is_floating_point() != expected[name].is_floating_point()
+            ],
+            "different although the network shares them": [
+                f"{first} and {name}"
+                for name, first in tied.items()
+                if name in ready and first in ready and not _same(ready[name], ready[first])
+            ],
+        },
+    )
+    for name, tensor in ready.items():
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+        ready[name] = tensor.contiguous()
+    for name, first in tied.items():
+        ready[name] = ready[first]
+    network.load_state_dict(ready, strict=True, assign=True)
+    for name, first in tied.items():  # `assign` made two parameters of it
+        setattr(*_place(network, name), getattr(*_place(network, first)))
+    network.requires_grad_(False).eval()
+    return LoadReport(len(expected), renamed, left_out)
+
+
+def _refuse(network: torch.nn.Module, source: Path, faults: Mapping[str, list[str]]) -> None:
+    found = [f"{what}: {_some(names)}" for what, names in faults.items() if names]
+    if found:
         raise WeightsError(
-            f"{source} does not fit {type(network).__name__}: {'; '.join(faults)}",
-            f"exactly the {len(expected)} tensors of the network",
+            f"{source} does not fit {type(network).__name__}: {'; '.join(found)}",
+            f"exactly the {len(network.state_dict())} tensors of the network",
             "check that checkpoint, configuration and dictionaries belong to the same model",
         )
-    network.load_state_dict(ready, strict=True, assign=True)
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-    network.eval()
-    return LoadReport(len(ready), renamed, left_out)
+
+
+def _tied(state: Mapping[str, Any]) -> dict[str, str]:
+    """Return name → the first name of the same tensor, for tensors that have several."""
+    first: dict[int, str] = {}
+    tied = {}
+    for name, tensor in state.items():
+        if first.setdefault(id(tensor), name) != name:
+            tied[name] = first[id(tensor)]
+    return tied
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a is b or (a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b))
+
+
+def _place(network: torch.nn.Module, name: str) -> tuple[torch.nn.Module, str]:
+    module, _, attribute = name.rpartition(".")
+    return network.get_submodule(module), attribute
 
 
 def _renamed(key: str, rename: Mapping[str, str]) -> str:
     for pattern, name in rename.items():
-        key, n = re.subn(f"^(?:{pattern})$", name, key)
-        if n:
-            return key
+        found = re.fullmatch(pattern, key)
+        if found:
+            return found.expand(name)
     return key

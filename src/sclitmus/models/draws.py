@@ -5,13 +5,12 @@ it. Here a cell's own counts are the seed: the same cell gets the same numbers i
 place, with its genes in any order.
 """
 
-import numba
 import numpy as np
-from jaxtyping import Float64, UInt64
+from numba import njit
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def mix(x: np.uint64) -> np.uint64:
+@njit(cache=True, nogil=True, inline="always")
+def mix(x):  # type: ignore[no-untyped-def]
     """Scramble 64 bits (the finaliser of splitmix64)."""
     x = np.uint64(x + np.uint64(0x9E3779B97F4A7C15))
     x = np.uint64((x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
@@ -19,10 +18,8 @@ def mix(x: np.uint64) -> np.uint64:
     return np.uint64(x ^ (x >> np.uint64(31)))
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def cell_seeds(
-    offsets: np.ndarray, rows: np.ndarray, values: np.ndarray
-) -> UInt64[np.ndarray, "n_cells"]:
+@njit(cache=True, nogil=True)
+def cell_seeds(offsets, rows, values):  # type: ignore[no-untyped-def]
     """Return a seed per cell from its set of (gene, count) pairs, whatever their order."""
     seeds = np.zeros(len(offsets) - 1, dtype=np.uint64)
     for cell in range(len(seeds)):
@@ -35,8 +32,8 @@ def cell_seeds(
     return seeds
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def uniforms(seed: np.uint64, numbers: np.ndarray) -> Float64[np.ndarray, "n"]:
+@njit(cache=True, nogil=True)
+def uniforms(seed, numbers):  # type: ignore[no-untyped-def]
     """Return a number in [0, 1) for each of `numbers` (genes, or places in a list)."""
     out = np.empty(len(numbers))
     for i in range(len(numbers)):

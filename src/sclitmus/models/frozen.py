@@ -122,21 +122,22 @@ class FrozenModel:
         WeightsError
             If a file is not what it should be.
         """
-        files = self.files
-        if not self.random_init:
-            files.require()
-        module, _, name = self.port.partition(":")
-        make: type[Port] = getattr(import_module(module), name)
-        if self.random_init:
-            at_hand = files if not files.missing() else None
-            port = make.build(
-                self.published.config, train.genes, at_hand, self.behaviour, self.init_seed
-            )
-        else:
-            port = make.load(files, self.behaviour)
+        port = self.loaded if self.loaded is not None else self._load(train.genes)
         fitted = replace(self, loaded=port, drawn=rng)
         fitted.match(train.genes)
         return fitted
+
+    def _load(self, genes: Genes) -> Port:
+        files = self.files
+        if not self.random_init:
+            files.require()  # before the model's code is imported
+        module, _, name = self.port.partition(":")
+        make: type[Port] = getattr(import_module(module), name)
+        if not self.random_init:
+            return make.load(files, self.behaviour)
+        at_hand = files if not files.missing() else None
+        config = self.published.config
+        return make.build(config, genes, at_hand, self.behaviour, self.init_seed)
 
     def match(self, genes: Genes) -> Matched:
         """Look up the genes of a dataset, or refuse when too few are known.
@@ -154,9 +155,21 @@ class FrozenModel:
 
     def embed(self, cells: Dataset) -> Float32[np.ndarray, "n_cells d"]:
         """Pass every cell through the network."""
-        from sclitmus.models.inference import embed_cells
+        from sclitmus.models.inference import BLOCK_CELLS, embed_cells
+        from sclitmus.models.unfinished import Unfinished, stream_state
 
-        return embed_cells(self._port(), cells, self.match(cells.genes), self._compute())
+        port, compute = self._port(), self._compute()
+        unfinished = None
+        if cells.n_cells > BLOCK_CELLS:  # less is not worth keeping
+            stream = "" if self.card.deterministic else str(stream_state(compute.rng))
+            unfinished = Unfinished(
+                cells.content_hash, self.card.fingerprint, stream, str(BLOCK_CELLS)
+            )
+        return embed_cells(port, cells, self.match(cells.genes), compute, unfinished)
+
+    def remarks(self, cells: Dataset) -> tuple[str, ...]:
+        """Say what a reader of the result must know: how many of the genes the model knows."""
+        return (str(self.match(cells.genes)),)
 
     def gene_vectors(self, cells: Dataset | None = None) -> GeneVectors:
         """Return a vector per gene: static, or the mean over these cells of its contextual ones.
@@ -175,9 +188,7 @@ class FrozenModel:
             names = port.space.names
             vectors = average_gene_states(port, cells, self.match(cells.genes), self._compute())
         named = np.flatnonzero([bool(name) for name in names])
-        return GeneVectors(
-            tuple(names[row] for row in named), port.space.kind, vectors[named]
-        )
+        return GeneVectors(tuple(names[row] for row in named), port.space.kind, vectors[named])
 
     def _port(self) -> Port:
         if self.loaded is None:

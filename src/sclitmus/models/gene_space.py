@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import numba
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Float64, Int32, Int64
+from numba import njit
 from scipy import sparse
 
 from sclitmus.core.dataset import Genes
@@ -61,7 +61,7 @@ class GeneSpace:
             for column in np.flatnonzero(lookup < 0):
                 name = other[column]
                 lookup[column] = rows.get(name.upper() if self.any_case else name, -1)
-        unknown = [_either(genes, column) for column in np.flatnonzero(lookup < 0)]
+        unknown = [_either(genes, column) for column in np.flatnonzero(lookup < 0).tolist()]
         return Matched(lookup, len(self.names), tuple(unknown[:EXAMPLES]))
 
 
@@ -145,19 +145,18 @@ def known_entries(
     """
     if not counts.has_sorted_indices:
         counts = counts.sorted_indices()
-    # Zeros may be stored; no model counts them as expressed.
-    return _known_entries(
+    offsets, rows, values = _known_entries(
         counts.indptr.astype(np.int64),
         counts.indices.astype(np.int32),
         counts.data.astype(np.float32),
         lookup,
     )
+    return offsets, rows, values
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _known_entries(
-    indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, lookup: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@njit(cache=True, nogil=True)
+def _known_entries(indptr, indices, data, lookup):  # type: ignore[no-untyped-def]
+    # Zeros may be stored; no model counts them as expressed.
     n_cells = len(indptr) - 1
     offsets = np.zeros(n_cells + 1, dtype=np.int64)
     rows = np.empty(len(indices), dtype=np.int32)
@@ -174,8 +173,8 @@ def _known_entries(
     return offsets, rows[:n], values[:n]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def by_row(offsets: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
+@njit(cache=True, nogil=True)
+def by_row(offsets, rows, values):  # type: ignore[no-untyped-def]
     """Sort each cell's entries by the model's row, in place: the order no longer depends on the
     dataset's columns."""
     for cell in range(len(offsets) - 1):
@@ -183,3 +182,75 @@ def by_row(offsets: np.ndarray, rows: np.ndarray, values: np.ndarray) -> None:
         order = np.argsort(rows[a:b], kind="mergesort")
         rows[a:b] = rows[a:b][order]
         values[a:b] = values[a:b][order]
+
+
+def entries_by_row(
+    counts: sparse.csr_matrix,
+    lookup: Int32[np.ndarray, "n_genes"],
+    n_rows: int,
+    repeated: Literal["sum", "first"] = "sum",
+) -> tuple[
+    Int64[np.ndarray, "n_cells_plus_1"], Int32[np.ndarray, "n_entries"], Float32[np.ndarray, "n"]
+]:
+    """Return the counts in genes that the model knows, in the model's order, each gene once.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes of the dataset.
+    lookup
+        `Matched.lookup`.
+    n_rows
+        Number of genes of the model.
+    repeated
+        What becomes of columns with the same gene: their sum, which does not depend on the order
+        of columns, or the first of them.
+
+    Returns
+    -------
+    offsets, rows, values
+        As of `known_entries`; rows ascend within a cell.
+    """
+    if repeated == "first":
+        known, columns = np.unique(lookup, return_index=True)
+        lookup = np.full_like(lookup, -1)
+        lookup[columns] = known
+    offsets, rows, values = _entries_by_row(
+        counts.indptr.astype(np.int64),
+        counts.indices.astype(np.int32),
+        counts.data.astype(np.float32),
+        lookup,
+        n_rows,
+    )
+    return offsets, rows, values
+
+
+@njit(cache=True, nogil=True)
+def _entries_by_row(indptr, indices, data, lookup, n_rows):  # type: ignore[no-untyped-def]
+    n_cells = len(indptr) - 1
+    offsets = np.zeros(n_cells + 1, dtype=np.int64)
+    rows = np.empty(len(indices), dtype=np.int32)
+    values = np.empty(len(indices), dtype=np.float32)
+    cell_values = np.zeros(n_rows, dtype=np.float32)  # one cell, written out: no sorting
+    n = 0
+    for cell in range(n_cells):
+        for at in range(indptr[cell], indptr[cell + 1]):
+            row = lookup[indices[at]]
+            if row >= 0:
+                cell_values[row] += data[at]
+        for row in range(n_rows):
+            if cell_values[row] != 0:
+                rows[n] = row
+                values[n] = cell_values[row]
+                cell_values[row] = 0
+                n += 1
+        offsets[cell + 1] = n
+    return offsets, rows[:n], values[:n]
+
+
+def totals_of(
+    offsets: Int64[np.ndarray, "n_cells_plus_1"], values: Float32[np.ndarray, "n"]
+) -> Float64[np.ndarray, "n_cells"]:
+    """Return the sum of each cell's values."""
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])[offsets]
+    return np.asarray(np.diff(sums))

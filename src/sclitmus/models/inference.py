@@ -1,15 +1,15 @@
 """Cells through a network: in blocks, longest first, as many at a time as the device holds.
 
-Memory is bounded by a block of cells and a batch of tokens, whatever the size of the data. The next
-block is tokenised while the network works on this one. What a finished block gave is kept on disk
-until the call returns, so that an interrupted run goes on where it stopped.
+Memory is bounded by a block of cells and a batch of tokens, whatever the size of the data. The
+next block is tokenised while the network works on this one. What a finished block gave can be kept
+on disk until the call returns, so that an interrupted run goes on where it stopped.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from sclitmus.errors import MethodError
 from sclitmus.models.gene_space import Matched
 from sclitmus.models.port import Port
 from sclitmus.models.tokens import Batch, Tokens, on_device
+from sclitmus.models.unfinished import Unfinished, set_stream, stream_state
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,18 @@ class Compute:
 
 
 def embed_cells(
-    port: Port, cells: Dataset, matched: Matched, compute: Compute
+    port: Port,
+    cells: Dataset,
+    matched: Matched,
+    compute: Compute,
+    unfinished: Unfinished | None = None,
 ) -> Float32[np.ndarray, "n_cells d"]:
     """Return the embedding of every cell, in their order.
+
+    Parameters
+    ----------
+    unfinished
+        Where finished blocks are kept until all are done; None keeps none.
 
     Raises
     ------
@@ -96,14 +106,21 @@ def embed_cells(
     out: np.ndarray | None = None
     passes = Passes(port, compute)
     done = 0
-    for rows, tokens in _blocks(port, cells, matched, compute):
-        z = passes.over(tokens, port.cells)
+    for block in _blocks(port, cells, matched, compute, unfinished):
+        if block.z is not None:
+            z = block.z
+        else:
+            z = passes.over(block.tokens, port.cells)
+            if unfinished is not None:
+                unfinished.keep(block.number, z, block.state)
         if out is None:
             out = np.empty((cells.n_cells, z.shape[1]), dtype=np.float32)
-        out[rows] = z
-        done += len(rows)
+        out[block.rows] = z
+        done += len(block.rows)
         say("embedding", done, cells.n_cells)
     assert out is not None  # a dataset has at least one cell
+    if unfinished is not None:
+        unfinished.drop()
     return out
 
 
@@ -119,15 +136,15 @@ def average_gene_states(
     seen = np.zeros(n_genes, dtype=np.int64)
     passes = Passes(port, compute)
     done = 0
-    for rows, tokens in _blocks(port, cells, matched, compute):
-        for part, states in passes.each(tokens, port.gene_states):
+    for block in _blocks(port, cells, matched, compute, None):
+        for part, states in passes.each(block.tokens, port.gene_states):
             if sums is None:
                 sums = np.zeros((n_genes, states.shape[1]))
             gene = part.columns["gene"]
             real = gene >= 0
             np.add.at(sums, gene[real], states[real])
             seen += np.bincount(gene[real], minlength=n_genes)
-        done += len(rows)
+        done += len(block.rows)
         say("embedding genes", done, cells.n_cells)
     assert sums is not None
     with np.errstate(invalid="ignore"):
@@ -146,11 +163,12 @@ class Passes:
         self.budget = compute.batch_tokens or (GPU_TOKENS if gpu else CPU_TOKENS)
         port.network.to(self.device).eval()
 
-    def over(self, tokens: Tokens, forward: Callable[[Batch], Tensor]) -> np.ndarray:
-        """Return what `forward` gives for each cell, as one array (n_cells, d)."""
+    def over(
+        self, tokens: Tokens, forward: Callable[[Batch], Tensor]
+    ) -> Float32[np.ndarray, "n_cells d"]:
+        """Return what `forward` gives for each cell."""
         out: np.ndarray | None = None
-        for rows in self._batches(tokens):
-            z = self._halving(tokens, rows, forward)
+        for rows, _, z in self._passes(tokens, forward):
             if out is None:
                 out = np.empty((tokens.n_cells, z.shape[1]), dtype=np.float32)
             out[rows] = z
@@ -159,52 +177,59 @@ class Passes:
 
     def each(
         self, tokens: Tokens, forward: Callable[[Batch], Tensor]
-    ) -> Iterator[tuple[Tokens, np.ndarray]]:
+    ) -> Iterator[tuple[Tokens, Float32[np.ndarray, "n_tokens d"]]]:
         """Yield the cells of each pass with what `forward` gives for each of their tokens."""
-        for rows in self._batches(tokens):
-            yield tokens.take(rows), self._halving(tokens, rows, forward)
+        for _, part, states in self._passes(tokens, forward):
+            yield part, states
 
-    def _batches(self, tokens: Tokens) -> Iterator[np.ndarray]:
-        """Sort cells by length and fill each pass with as many tokens as the budget allows."""
-        if self.port.together is not None:  # they influence each other: as the original has them
-            for start in range(0, tokens.n_cells, self.port.together):
-                yield np.arange(start, min(start + self.port.together, tokens.n_cells))
-            return
-        order = np.argsort(-tokens.lengths, kind="stable")
+    def _passes(
+        self, tokens: Tokens, forward: Callable[[Batch], Tensor]
+    ) -> Iterator[tuple[Int64[np.ndarray, "n_rows"], Tokens, np.ndarray]]:
+        """Fill pass after pass with as many cells as the budget allows, the longest first.
+
+        Cells of like length then go together, and what does not fit shows at once. Where memory
+        runs out, the budget becomes half of what did not fit, for good.
+        """
+        together = self.port.together  # cells that influence each other: as the original has them
+        order = np.arange(tokens.n_cells)
+        if together is None:
+            order = np.argsort(-tokens.lengths, kind="stable")
         lengths = tokens.lengths[order]
         start = 0
         while start < len(order):
-            # Longest first: what does not fit shows at once, and padding would be least.
-            n = max(1, self.budget // max(int(lengths[start]), 1))
-            yield order[start : start + n]
-            start += n
+            n = together or max(1, self.budget // max(int(lengths[start]), 1))
+            rows = order[start : start + n]
+            part = tokens.take(rows)
+            z = self._or_none(part, forward)
+            if z is not None:
+                yield rows, part, z
+                start += len(rows)
+            else:
+                self._shrink(part, splittable=together is None)
 
-    def _halving(
-        self, tokens: Tokens, rows: np.ndarray, forward: Callable[[Batch], Tensor]
-    ) -> np.ndarray:
-        """Run `forward`; where memory runs out, in halves."""
-        part = tokens.take(rows)
+    def _or_none(self, part: Tokens, forward: Callable[[Batch], Tensor]) -> np.ndarray | None:
+        """Run `forward`, or return None where memory runs out."""
         try:
             return self._forward(part, forward)
-        except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:  # torch.cuda.OutOfMemoryError is one
             if not _out_of_memory(error):
                 raise
-        # Outside of the handler: the traceback would keep the tensors alive.
+            return None
+
+    def _shrink(self, part: Tokens, splittable: bool) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(rows) == 1 or self.port.together is not None:
-            what = f"{len(rows)} cells that belong together" if len(rows) > 1 else "a single cell"
+        size = int(part.offsets[-1])
+        if part.n_cells == 1 or not splittable:
+            n = part.n_cells
+            what = f"{n} cells that belong together" if n > 1 else "a single cell"
             raise MethodError(
-                f"{what} with {int(part.offsets[-1])} tokens in all do not fit into the memory of "
-                f"{self.device}",
+                f"{what} with {size} tokens in all do not fit into the memory of {self.device}",
                 "a device with more memory",
                 "give another --device, or a lower precision",
             )
-        self.budget = max(1, int(part.offsets[-1]) // 2)
+        self.budget = size // 2
         log.warning("out of memory on %s: going on with %d tokens", self.device, self.budget)
-        half = len(rows) // 2
-        parts = (self._halving(tokens, some, forward) for some in (rows[:half], rows[half:]))
-        return np.concatenate(list(parts))
 
     def _forward(self, tokens: Tokens, forward: Callable[[Batch], Tensor]) -> np.ndarray:
         low = self.dtype != torch.float32
@@ -215,27 +240,55 @@ class Passes:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate" in said
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some cells on their way through the network.
+
+    `z` is what they gave in an earlier run, then `tokens` are none; `state` is that of the random
+    stream behind them.
+    """
+
+    number: int
+    rows: Int64[np.ndarray, "n_rows"]
+    tokens: Tokens
+    z: np.ndarray | None
+    state: Mapping[str, Any]
+
+
+NO_TOKENS = Tokens(np.zeros(1, dtype=np.int64), {})
 
 
 def _blocks(
-    port: Port, cells: Dataset, matched: Matched, compute: Compute
-) -> Iterator[tuple[Int64[np.ndarray, "n_rows"], Tokens]]:
-    """Yield rows of the dataset with their tokens; the next are made while these are used."""
+    port: Port, cells: Dataset, matched: Matched, compute: Compute, unfinished: Unfinished | None
+) -> Iterator[Block]:
+    """Yield the cells block by block; the next is made while the caller uses this one."""
     rng = compute.rng if compute.rng is not None else np.random.default_rng(0)
+    beside = getattr(port, "beside", None)  # few models read more of a cell than its counts
+    known: Mapping[str, np.ndarray] = beside(cells) if beside is not None else {}
 
-    def read() -> Iterator[tuple[np.ndarray, Tokens]]:
-        for rows, counts in _count_blocks(port, cells):
-            yield rows, port.tokenise(counts, matched.lookup, rng)
+    def read() -> Iterator[Block]:
+        for number, (rows, counts) in enumerate(_count_blocks(port, cells)):
+            kept = unfinished.find(number) if unfinished is not None else None
+            if kept is not None and len(kept[0]) == len(rows):
+                z, state = kept
+                set_stream(rng, state)
+                yield Block(number, rows, NO_TOKENS, z, state)
+            else:
+                tokens = port.tokenise(counts, matched.lookup, rng)
+                more = {name: column[rows] for name, column in known.items()}
+                tokens = replace(tokens, cells={**tokens.cells, **more})
+                yield Block(number, rows, tokens, None, stream_state(rng))
 
     return _ahead(read())
 
 
 def _count_blocks(
     port: Port, cells: Dataset
-) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
+) -> Iterator[tuple[Int64[np.ndarray, "n_rows"], sparse.csr_matrix]]:
     sets: Iterable[np.ndarray] | None = port.partition(cells)
     if sets is not None:
         for rows in sets:

@@ -31,6 +31,10 @@ class Port(Protocol):
     together
         None if cells do not influence each other. Else the number of consecutive cells that the
         published code passes through the network at once, which are then kept together.
+
+    A port whose network reads more of a cell than its counts (its batch, say) also has
+    ``beside(cells: Dataset) -> Mapping[str, np.ndarray]``: arrays with a row per cell of the
+    dataset, which are added to `Tokens.cells`.
     """
 
     network: Any

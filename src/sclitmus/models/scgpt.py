@@ -1,4 +1,4 @@
-"""scGPT, and the layout of its predecessor scFormer. Cui et al. 2024, doi:10.1038/s41592-024-02201-0.
+"""scGPT (Cui et al. 2024, doi:10.1038/s41592-024-02201-0), and the layout of scFormer before it.
 
 A cell is the set of its expressed genes, each the sum of a gene vector and a vector of its binned
 count, read by a transformer without positions; a token in front, <cls>, becomes the embedding.
@@ -17,10 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float32, Int32, Int64
+from numba import njit
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -128,7 +128,7 @@ class Network(nn.Module):
         self.encoder = GeneEncoder(n_rows, d)
         self.value_encoder = ValueEncoder(d)
         if config.use_bn:
-            self.bn = nn.BatchNorm1d(d, eps=6.1e-5)
+            self.bn = nn.BatchNorm1d(d, eps=6.1e-5 if config.binned else 1e-5)  # scFormer: 1e-5
         layers = [EncoderLayer(d, config.nheads, config.d_hid) for _ in range(config.nlayers)]
         self.transformer_encoder = nn.ModuleDict({"layers": nn.ModuleList(layers)})
         self.config = config
@@ -137,10 +137,10 @@ class Network(nn.Module):
         """Return the last hidden state of every token, (n_tokens, d)."""
         # There are far fewer distinct values than tokens: encode each value once.
         distinct, which = torch.unique(values, return_inverse=True)
-        x = self.encoder(rows) + self.value_encoder(distinct)[which]
+        x: Tensor = self.encoder(rows) + self.value_encoder(distinct)[which]
         if self.config.use_bn:
             x = self.bn(x)
-        for layer in self.transformer_encoder["layers"]:
+        for layer in self.transformer_encoder["layers"].children():
             x = layer(x, offsets)
         return x
 
@@ -238,7 +238,7 @@ class ScGPT:
             return values
         if spread is None:
             spread = np.full(1, 0.5)
-        return binned(offsets, values, spread, self.config.n_bins)
+        return np.asarray(binned(offsets, values, spread, self.config.n_bins))
 
     def cells(self, batch: Batch) -> Tensor:
         first = torch.tensor(batch.offsets[:-1], device=batch.columns["row"].device)
@@ -341,10 +341,8 @@ def _with_cls(
     )
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def binned(
-    offsets: np.ndarray, values: np.ndarray, spread: np.ndarray, n_bins: int
-) -> Float32[np.ndarray, "n"]:
+@njit(cache=True, nogil=True)
+def binned(offsets, values, spread, n_bins):  # type: ignore[no-untyped-def]
     """Replace each cell's values by the quantile bin they fall into, 1 … n_bins - 1.
 
     A value that several bin edges equal could go into any of the bins between them; `spread`, in
@@ -360,17 +358,18 @@ def binned(
         a, b = offsets[cell], offsets[cell + 1]
         if a == b:
             continue
-        largest, counted = 0, True
+        largest = 0
+        counted = True
         for at in range(a, b):
             x = values[at]
             if not (0 <= x <= MAX_COUNTED) or x != np.floor(x):
                 counted = False
                 break
-            largest = max(largest, np.int64(x))
+            largest = max(largest, int(x))
         if counted:
             n_at[: largest + 1] = 0
             for at in range(a, b):
-                n_at[np.int64(values[at])] += 1
+                n_at[int(values[at])] += 1
             _edges_of_counts(n_at, b - a, edges)
             # Each distinct count once: number of edges below it, and up to it.
             i, j = 0, 0
@@ -381,7 +380,7 @@ def binned(
                     j += 1
                 below[count], upto[count] = i, j
             for at in range(a, b):
-                count = np.int64(values[at])
+                count = int(values[at])
                 u = spread[at] if len(spread) > 1 else spread[0]
                 out[at] = np.ceil(u * (below[count] - upto[count]) + upto[count])
         else:
@@ -394,13 +393,13 @@ def binned(
     return out
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _edges_of_counts(n_at: np.ndarray, n: int, edges: np.ndarray) -> None:
+@njit(cache=True, nogil=True)
+def _edges_of_counts(n_at, n, edges):  # type: ignore[no-untyped-def]
     """Quantiles at equally spaced levels of values given by how often each count occurs."""
     count, seen = 0, n_at[0]
     for i in range(len(edges)):
         place = _level(i, len(edges)) * (n - 1)
-        low = min(np.int64(np.floor(place)), n - 1)
+        low = min(int(place), n - 1)
         while seen <= low:
             count += 1
             seen += n_at[count]
@@ -411,23 +410,23 @@ def _edges_of_counts(n_at: np.ndarray, n: int, edges: np.ndarray) -> None:
         edges[i] = _between(np.float32(count), np.float32(above), place - low)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _edges_of_values(ordered: np.ndarray, edges: np.ndarray) -> None:
+@njit(cache=True, nogil=True)
+def _edges_of_values(ordered, edges):  # type: ignore[no-untyped-def]
     n = len(ordered)
     for i in range(len(edges)):
         place = _level(i, len(edges)) * (n - 1)
-        low = min(np.int64(np.floor(place)), n - 1)
+        low = min(int(place), n - 1)
         edges[i] = _between(ordered[low], ordered[min(low + 1, n - 1)], place - low)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _level(i: int, n: int) -> float:
+@njit(cache=True, nogil=True, inline="always")
+def _level(i, n):  # type: ignore[no-untyped-def]
     """The i-th of n numbers from 0 to 1, rounded as numpy.linspace does."""
     return 1.0 if i == n - 1 else i * (1.0 / (n - 1))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def _between(low: float, high: float, t: float) -> float:
+@njit(cache=True, nogil=True, inline="always")
+def _between(low, high, t):  # type: ignore[no-untyped-def]
     """Linear interpolation, rounded as numpy.quantile does: from the nearer end."""
     step = np.float64(high - low)
     return high - step * (1.0 - t) if t >= 0.5 else low + step * t

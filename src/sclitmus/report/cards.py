@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sclitmus.core.method import MethodCard
 from sclitmus.execution.result import DatasetInfo
 from sclitmus.report.content import ReportData
+from sclitmus.report.overlap import flattered, overlap
 from sclitmus.report.verdicts import spoken
 
 PARTS: Mapping[str, str] = {
@@ -55,12 +56,8 @@ def _dataset_card(data: ReportData, info: DatasetInfo) -> Card:
         ("Public ids", ", ".join(card.corpora)),
     ]
     warnings = [note.text for note in info.notes]
-    warnings += [
-        f"{data.names[m.id]} was pretrained on {', '.join(shared)}, which this dataset holds too: "
-        "its score may be flattered"
-        for m in data.cards.values()
-        if (shared := overlap(m, info))
-    ]
+    warnings += [flattered(m, info) for m in data.cards.values() if overlap(m, info)]
+    warnings += [n["note"] for n in data.notes if n["dataset"] == info.id and not n["method"]]
     return Card(
         card.title or info.id,
         info.id if card.title and card.title != info.id else "",
@@ -84,13 +81,14 @@ def method_cards(data: ReportData) -> tuple[Card, ...]:
             ("Same for every seed", "yes" if card.deterministic else "no"),
             ("Sees the labels", "yes, on purpose: it is a control" if card.sees_labels else "no"),
             ("Pretrained on", ", ".join(card.corpora)),
-            ("Licence", card.licence),
+            ("Licence", card.licence + " (not for commercial use)" * card.non_commercial),
         ]
-        warnings = tuple(
-            f"pretraining overlaps with {info.id}: {', '.join(shared)}"
-            for info in data.datasets
-            if (shared := overlap(card, info))
-        )
+        facts += [
+            (f"On {note['dataset']}", note["note"])
+            for note in data.notes
+            if note["method"] == card.id
+        ]
+        warnings = tuple(flattered(card, info) for info in data.datasets if overlap(card, info))
         cards.append(
             Card(
                 data.names[card.id],
@@ -102,12 +100,6 @@ def method_cards(data: ReportData) -> tuple[Card, ...]:
             )
         )
     return tuple(cards)
-
-
-def overlap(method: MethodCard, dataset: DatasetInfo) -> tuple[str, ...]:
-    """Return the public ids that a method's pretraining data and a dataset share."""
-    known = {name.casefold() for name in method.corpora}
-    return tuple(name for name in dataset.card.corpora if name.casefold() in known)
 
 
 def _spread(counts: Mapping[str, int]) -> str:

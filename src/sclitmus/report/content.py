@@ -12,7 +12,7 @@ from sclitmus.core.dataset import Categories
 from sclitmus.core.method import MethodCard
 from sclitmus.core.metric import Metric
 from sclitmus.core.task import TaskCard
-from sclitmus.execution.result import DatasetInfo
+from sclitmus.execution.result import STABILITY_SCHEMA, DatasetInfo
 from sclitmus.stats.analysis import Analysis
 
 
@@ -55,6 +55,10 @@ class ReportData:
         Cards, in the order in which the page shows them.
     projections
         Dataset -> its pictures.
+    stability
+        dataset, method, seed, change, mean, largest, note: see `execution.stability`.
+    notes
+        dataset, method, note: what a method remarked about a dataset; about maps, of all methods.
     provenance
         What ran where: versions, machine, command, hashes; values may be nested.
     """
@@ -68,6 +72,8 @@ class ReportData:
     metrics: tuple[Metric, ...]
     datasets: tuple[DatasetInfo, ...]
     projections: Mapping[str, Projection] = field(default_factory=dict)
+    stability: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STABILITY_SCHEMA))
+    notes: tuple[Mapping[str, str], ...] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)
 
     @cached_property

@@ -32,6 +32,8 @@ def report_data(result: RunResult, analysis: Analysis) -> ReportData:
             for info in result.datasets
             if (projection := _projection(result, info.id, info.n_cells)) is not None
         },
+        notes=result.notes,
+        stability=result.stability,
         provenance=dict(result.environment),
     )
 

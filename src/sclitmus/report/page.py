@@ -15,7 +15,7 @@ import polars as pl
 from markupsafe import Markup
 
 from sclitmus.errors import StoreError
-from sclitmus.report import cards, coverage, sections, verdicts
+from sclitmus.report import cards, coverage, sections, stability, verdicts
 from sclitmus.report.colours import follow_theme, theme_css
 from sclitmus.report.content import ReportData
 from sclitmus.report.figures import KINDS, svg
@@ -127,6 +127,7 @@ def render(data: ReportData) -> str:
         pictures={info.id: sections.pictures(data, info) for info in data.datasets},
         costs={info.id: sections.cost_table(data, info.id) for info in data.datasets},
         coverage=coverage.coverage(data),
+        stability=stability.stability_tables(data),
         dataset_cards=cards.dataset_cards(data),
         method_cards=cards.method_cards(data),
         paragraph=cards.methods_paragraph(data),

@@ -8,6 +8,7 @@ import polars as pl
 
 from sclitmus.report.content import ReportData
 from sclitmus.report.numbers import interval
+from sclitmus.report.overlap import flattered, overlap
 from sclitmus.stats.pooled import POOLED
 
 
@@ -69,6 +70,7 @@ class Row:
     difference: str
     skill: str
     strip: Strip | None
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,17 @@ def _row(data: ReportData, row: Mapping[str, object], margin: float, reach: floa
         difference=_signed(row),
         skill=_interval(skill, "skill", "low", "high"),
         strip=_strip(row, margin, reach),
+        warnings=_warnings(data, str(row["method"]), str(row["dataset"])),
+    )
+
+
+def _warnings(data: ReportData, method: str, dataset: str) -> tuple[str, ...]:
+    """Say of which of the row's datasets the method has seen cells in pretraining."""
+    card = data.cards[method]
+    return tuple(
+        flattered(card, info)
+        for info in data.datasets
+        if dataset in (info.id, POOLED) and overlap(card, info)
     )
 
 
