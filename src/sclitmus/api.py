@@ -15,28 +15,44 @@ import numpy as np
 
 from sclitmus import catalog
 from sclitmus.core.dataset import Dataset
-from sclitmus.core.method import CellEmbedder
+from sclitmus.core.method import CellEmbedder, MethodCard
+from sclitmus.core.rng import rng_for
 from sclitmus.core.task import Task
 from sclitmus.data.read import read
 from sclitmus.errors import MethodError, StudyError
 from sclitmus.execution.events import Event, ignore
 from sclitmus.execution.execute import execute as execute_study
+from sclitmus.execution.identity import seen_by
 from sclitmus.execution.plan import Plan
 from sclitmus.execution.plan import plan as plan_study
-from sclitmus.execution.resolve import resolve
+from sclitmus.execution.resolve import made, resolve
 from sclitmus.execution.result import load_result
 from sclitmus.execution.store import Store
 from sclitmus.execution.study import DatasetSpec, MethodSpec, Study, load_study
+from sclitmus.execution.worker import checked
 from sclitmus.results import Results
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from sclitmus.execution.stability import Effect
+    from sclitmus.models.partial import OnProgress
     from sclitmus.testing.report import Check
 
-__all__ = ["Results", "check", "compare", "execute", "load", "plan", "read", "run", "study"]
-
-Source = "str | Path | AnnData | Dataset | Study"
+__all__ = [
+    "Results",
+    "check",
+    "compare",
+    "embed",
+    "execute",
+    "fetch",
+    "load",
+    "plan",
+    "read",
+    "run",
+    "stability",
+    "study",
+]
 
 
 def run(
@@ -89,6 +105,7 @@ def study(
     methods: Sequence[str | CellEmbedder] = (),
     tasks: Sequence[str | Task] = (),
     seeds: int | Sequence[int] = 1,
+    compute: Mapping[str, Any] | None = None,
     embeddings: Mapping[str, "str | Path | np.ndarray"] | None = None,
     commands: Mapping[str, str] | None = None,
     references: bool = True,
@@ -115,6 +132,8 @@ def study(
         Ids or objects; by default every task whose columns are given.
     seeds
         How many repetitions, or which seeds, for methods that are not deterministic.
+    compute
+        Settings of foundation models: weights, device, precision, batch_tokens, min_matched.
     embeddings
         Name -> file, ``"obsm:KEY"`` or array; each is assessed as a method.
     commands
@@ -125,7 +144,7 @@ def study(
         ``"scib"`` for the definitions of scib-metrics 0.5.10.
     """
     own = (
-        *(_method_spec(method) for method in methods),
+        *(_method_spec(method, compute) for method in methods),
         *(MethodSpec(id=id, command=line) for id, line in (commands or {}).items()),
     )
     numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
@@ -179,6 +198,44 @@ def execute(
     return Results(result, Path(out))
 
 
+def fetch(
+    model: str,
+    *,
+    into: str | Path | None = None,
+    optional: bool = False,
+    on_progress: "OnProgress | None" = None,
+) -> list[Path]:
+    """Bring the published weights of a foundation model from where its authors put them.
+
+    Its licence is in ``sclitmus.models.card.model_card(model).licence``; fetching accepts it.
+
+    Parameters
+    ----------
+    model
+        Its id; dashes and underscores are alike.
+    into
+        Folder with a folder per model; by default $SCLITMUS_WEIGHTS or ~/.cache/sclitmus/weights.
+    optional
+        Bring the files too that the model can do without.
+    on_progress
+        Called some times a second with a `models.partial.Progress`.
+
+    Returns
+    -------
+    list of Path
+        The files of the model that are now there.
+
+    Raises
+    ------
+    WeightsError
+        If a file cannot be fetched, is not what it should be, or must be got by hand.
+    """
+    from sclitmus.models import fetch as fetching
+
+    told = on_progress or fetching.ignore
+    return fetching.fetch(model, into=into, optional=optional, on_progress=told)
+
+
 def default_jobs() -> int:
     """One trial per core that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
@@ -214,6 +271,118 @@ def compare(folders: Iterable[str | Path], out: str | Path | None = None) -> Res
     return Results(merged, Path(out) if out is not None else None)
 
 
+def embed(
+    data: "str | Path | AnnData | Dataset",
+    method: str | CellEmbedder,
+    *,
+    out: str | Path | None = None,
+    seed: int = 0,
+    on_start: Callable[[CellEmbedder, tuple[str, ...]], object] = lambda fitted, remarks: None,
+    on_progress: Callable[[str, int, int], object] = lambda activity, done, total: None,
+    compute: Mapping[str, Any] | None = None,
+    **reading: Any,
+) -> "np.ndarray":
+    """Embed the cells of a dataset with one method; nothing is scored.
+
+    Parameters
+    ----------
+    method
+        Id, ``"module:Class"`` or object.
+    out
+        ``.npy`` (rows in the order of the source), ``.parquet`` (keyed by cell id) or ``.h5ad`` (a
+        copy of the source with ``obsm["X_<method>"]``).
+    on_start
+        Called with the fitted method and its remarks (gene coverage) before the cells pass.
+    on_progress
+        Called with what is done, how many cells are, and of how many.
+    compute
+        Settings of a foundation model: weights, device, precision, batch_tokens, min_matched.
+    reading
+        What `read` takes: ``counts``, ``organism``, ``backed`` …
+
+    Returns
+    -------
+    Array (n_cells, d), float32: row i is cell i of the dataset, without cells that have no counts.
+
+    Raises
+    ------
+    NotApplicable
+        If the method has no answer for these cells: weights missing, too few genes known.
+    """
+    from sclitmus.core.activity import heard_by
+    from sclitmus.data.write import check_target, write_embedding
+
+    source = data if isinstance(data, str | Path) and Path(data).exists() else None
+    if out is not None:
+        check_target(Path(out), source)
+    embedder = made(_method_spec(method, compute or {}))
+    cells = seen_by(embedder.card, _dataset(data, {}, {}, **reading))
+    fitted = embedder.fit(cells, rng_for(seed, "embed", embedder.card.id))
+    on_start(fitted, tuple(getattr(fitted, "remarks", lambda cells: ())(cells)))
+    with heard_by(on_progress):
+        z = checked(fitted.embed(cells), cells.n_cells, embedder.card.id)
+    if out is not None:
+        write_embedding(Path(out), z, cells, embedder.card.id, source)
+    return z
+
+
+def stability(
+    id: str,
+    data: "str | Path | AnnData | Dataset" = "pbmc68k_reduced",
+    compute: Mapping[str, Any] | None = None,
+) -> "dict[str, tuple[Effect, ...]]":
+    """Measure what a foundation model's embedding depends on besides the cell.
+
+    Parameters
+    ----------
+    id
+        Of the model; ``ID@random_init`` measures it with random weights.
+    data
+        Cells to measure it on, of which at most 32 are taken; real blood cells by default.
+    compute
+        As in `embed`.
+
+    Returns
+    -------
+    Behaviour -> effects, for ``official`` and ``fixed``.
+
+    Raises
+    ------
+    NotApplicable
+        If the weights are missing, or the model does not know the genes.
+    """
+    from sclitmus.execution.stability import stability as measure
+
+    cells = _dataset(data, {}, {}).without("label")
+    found = {}
+    for behaviour in ("official", "fixed"):
+        method = made(_method_spec(f"{id}@{behaviour}", compute))
+        found[behaviour] = measure(method.fit(cells, rng_for(0, "stability")), cells)
+    return found
+
+
+def stability_lines(
+    id: str, data: "str | Path | AnnData | Dataset", compute: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """Return `stability` as the lines of a table per behaviour."""
+    from sclitmus.execution.stability import lines
+
+    return {name: list(lines(effects)) for name, effects in stability(id, data, compute).items()}
+
+
+def notices(card: MethodCard) -> list[str]:
+    """Return what must be said before a method runs: that its weights are not for all uses."""
+    if not card.non_commercial:
+        return []
+    return [f"{card.title}: weights under {card.licence}, not for commercial use"]
+
+
+def licence_notices(study: Study) -> list[str]:
+    """Return the notices of all of a study's methods."""
+    cards = (made(spec).card for spec in study.methods)
+    return [notice for card in cards for notice in notices(card)]
+
+
 def check(
     target: str | CellEmbedder, *, label: str | None = None, batch: str | None = None
 ) -> "tuple[Check, ...]":
@@ -222,9 +391,7 @@ def check(
 
     if isinstance(target, str) and Path(target).exists():
         return check_dataset(read(target, label=label, batch=batch)).checks
-    spec = _method_spec(target)
-    method = spec.object if spec.object is not None else catalog.load_method(spec.id)
-    return check_method(method).checks
+    return check_method(made(_method_spec(target))).checks
 
 
 def _dataset(
@@ -276,11 +443,16 @@ def _brought(name: str) -> MethodSpec:
     return MethodSpec(object=Supplied(name))
 
 
-def _method_spec(method: str | CellEmbedder) -> MethodSpec:
+def _method_spec(
+    method: str | CellEmbedder, compute: Mapping[str, Any] | None = None
+) -> MethodSpec:
+    """Say which method is meant; `compute` are the settings of foundation models."""
     if not isinstance(method, str):
         return MethodSpec(object=method)
     if ":" not in method:
-        return MethodSpec(id=method)
+        model = method.partition("@")[0] in catalog.MODELS
+        given = {name: value for name, value in (compute or {}).items() if value is not None}
+        return MethodSpec(id=method, params=given if model else {})
     module, _, name = method.partition(":")
     try:
         made = getattr(importlib.import_module(module), name)

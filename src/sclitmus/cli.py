@@ -1,15 +1,20 @@
-"""The command line: `demo list check run report compare`. The only module that prints."""
+"""The command line: what `sclitmus --help` lists. The only module that prints."""
 
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from sclitmus import __version__
-from sclitmus.errors import SclitmusError
+from sclitmus.errors import NotApplicable, SclitmusError
 
 if TYPE_CHECKING:
+    from sclitmus.models.partial import OnProgress
+    from sclitmus.models.weights import Weights
     from sclitmus.results import Results
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -33,6 +38,9 @@ def main() -> None:
         code = app()
     except SclitmusError as error:
         print(f"sclitmus: {error}", file=sys.stderr)
+        code = BAD_INPUT
+    except NotApplicable as absence:
+        print(f"sclitmus: not applicable: {absence.reason}", file=sys.stderr)
         code = BAD_INPUT
     except KeyboardInterrupt:
         print("sclitmus: interrupted; run the same command again to go on", file=sys.stderr)
@@ -96,6 +104,48 @@ def _method_row(id: str) -> tuple[str, str]:
 
 
 @app.command
+def fetch(
+    model: str,
+    /,
+    *,
+    into: Path | None = None,
+    optional: bool = False,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"])] = False,
+) -> int:
+    """Bring the published weights of a foundation model from where its authors put them.
+
+    Shows licence, size and source, and asks before it begins. A download that broke off goes on
+    where it stopped. Prints the paths of the files.
+
+    Parameters
+    ----------
+    model
+        Its id, see `sclitmus list methods`; dashes and underscores are alike.
+    into
+        Folder with a folder per model; by default $SCLITMUS_WEIGHTS or ~/.cache/sclitmus/weights.
+        Give the same to `sclitmus run --weights`.
+    optional
+        Bring the files too that the model can do without.
+    yes
+        Accept the licence and begin without being asked.
+    """
+    # Not by way of api: this way the notice is there at once.
+    from sclitmus.models import fetch as fetching
+
+    weights = fetching.weights_in(model, into)
+    with _download_bars() as on_progress:
+        absent = fetching.wanted(weights, optional, on_progress)
+    _print_notice(weights, absent)
+    if any(file.url for file in absent) and not yes:
+        _require_consent(weights)
+    with _download_bars() as on_progress:
+        paths = fetching.fetch(model, into=into, optional=optional, on_progress=on_progress)
+    for path in paths:
+        print(path)
+    return OK
+
+
+@app.command
 def run(
     data: str,
     /,
@@ -118,6 +168,11 @@ def run(
     organism: str | None = None,
     invert_lognorm: bool = False,
     compat: Literal["", "scib"] = "",
+    weights: Path | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    batch_tokens: int | None = None,
+    min_matched: float | None = None,
 ) -> int:
     """Assess methods on a dataset, or run a study file, and write report.html.
 
@@ -167,6 +222,16 @@ def run(
         Turn log-normalised values back into counts, where that is exact.
     compat
         "scib" scores as scib-metrics 0.5.10 does, for comparison with older tables.
+    weights
+        Folder with the published files of a foundation model, or with one folder per model.
+    device
+        cpu, cuda or cuda:N; by default a GPU where there is one.
+    precision
+        float32, bfloat16 or float16; by default bfloat16 on a GPU and float32 elsewhere.
+    batch_tokens
+        Tokens that pass through a network at once; by default found.
+    min_matched
+        Smallest share of the genes that a foundation model must know, by default 0.5.
     """
     from sclitmus import api
 
@@ -187,11 +252,14 @@ def run(
         organism=organism,
         invert_lognorm=invert_lognorm,
         compat=compat,
+        compute=_compute(weights, device, precision, batch_tokens, min_matched),
     )
     folder = out or Path(f"sclitmus-{study.name}")
     if dry_run:
         _print_plan(api.plan(study, folder), jobs)
         return OK
+    for notice in api.licence_notices(study):
+        print(notice, file=sys.stderr)
     from sclitmus.progress import watch
 
     with watch(sys.stderr) as on_event:
@@ -260,8 +328,87 @@ def compare(*folders: Path, out: Path | None = None) -> int:
 
 
 @app.command
-def check(target: str, /, *, label: str | None = None, batch: str | None = None) -> int:
+def embed(
+    data: str,
+    method: str,
+    /,
+    *,
+    out: Path,
+    weights: Path | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    batch_tokens: int | None = None,
+    min_matched: float | None = None,
+    seed: int = 0,
+    counts: str | None = None,
+    organism: str | None = None,
+    invert_lognorm: bool = False,
+) -> int:
+    """Write the embedding of every cell to a file; an interrupted call goes on where it stopped.
+
+    Parameters
+    ----------
+    data
+        A .h5ad, .zarr, 10x .h5, .loom or .mtx folder, of any size; or the id of a bundled dataset.
+    method
+        An id of `sclitmus list methods` (also ID@official, ID@random_init), or module:Class.
+    out
+        .npy (rows in the order of the source), .parquet (keyed by cell id), or .h5ad (a copy of the
+        source with the embedding in obsm).
+    weights
+        Folder with the published files of a foundation model, or with one folder per model.
+    device
+        cpu, cuda or cuda:N; by default a GPU where there is one.
+    precision
+        float32, bfloat16 or float16; by default bfloat16 on a GPU and float32 elsewhere.
+    batch_tokens
+        Tokens that pass through a network at once; by default found.
+    min_matched
+        Smallest share of the genes that a foundation model must know, by default 0.5.
+    seed
+        Of the random numbers of a method that draws some.
+    counts, organism, invert_lognorm
+        As for `sclitmus run`.
+    """
+    from sclitmus import api
+    from sclitmus.progress import cells_bar
+
+    def on_start(fitted: Any, remarks: tuple[str, ...]) -> None:
+        for line in (*api.notices(fitted.card), *remarks):
+            print(line, file=sys.stderr)
+
+    with cells_bar(sys.stderr) as on_progress:
+        api.embed(
+            data,
+            method,
+            out=out,
+            seed=seed,
+            on_start=on_start,
+            on_progress=on_progress,
+            compute=_compute(weights, device, precision, batch_tokens, min_matched),
+            counts=counts,
+            organism=organism,
+            invert_lognorm=invert_lognorm,
+        )
+    print(out)
+    return OK
+
+
+@app.command
+def check(
+    target: str,
+    /,
+    *,
+    label: str | None = None,
+    batch: str | None = None,
+    data: str = "pbmc68k_reduced",
+    weights: Path | None = None,
+    device: str | None = None,
+) -> int:
     """Check a method against the contract, or a data file before a run.
+
+    Of a foundation model it measures, for both behaviours, what an embedding depends on besides the
+    cell: its batch-mates, padding, the order of cells and genes, chance.
 
     Parameters
     ----------
@@ -269,9 +416,20 @@ def check(target: str, /, *, label: str | None = None, batch: str | None = None)
         The id of a method, module:Class of your own, or a data file.
     label, batch
         obs columns, when a data file is checked.
+    data
+        Cells on which a foundation model is measured.
+    weights, device
+        Of a foundation model, as for `sclitmus run`.
     """
-    from sclitmus import api
+    from sclitmus import api, catalog
 
+    if target.partition("@")[0] in catalog.MODELS:
+        compute = _compute(weights, device, None, None, None)
+        for behaviour, lines in api.stability_lines(target, data, compute).items():
+            print(f"{target}, {behaviour}")
+            for line in lines:
+                print(f"  {line}")
+        return OK
     checks = api.check(target, label=label, batch=batch)
     for item in checks:
         print(item)
@@ -282,6 +440,22 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _compute(
+    weights: Path | None,
+    device: str | None,
+    precision: str | None,
+    batch_tokens: int | None,
+    min_matched: float | None,
+) -> dict[str, Any]:
+    return {
+        "weights": str(weights) if weights else None,
+        "device": device,
+        "precision": precision,
+        "batch_tokens": batch_tokens,
+        "min_matched": min_matched,
+    }
+
+
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not (name.strip() and sign and value.strip()):
@@ -289,6 +463,97 @@ def _pair(text: str, option: str, form: str) -> tuple[str, str]:
             f"{option} {text!r}", f"{option} {form}", f"for example {option} mymodel=emb.npy"
         )
     return name.strip(), value.strip()
+
+
+def _print_notice(weights: "Weights", absent: list[Any]) -> None:
+    """Say what would be fetched, from where, and on which terms."""
+    card = weights.card
+    lines = [
+        f"{card.id}: {card.title}",
+        f"  licence  {card.licence}",
+        f"  source   {card.source}",
+        f"  folder   {weights.folder}",
+    ]
+    if card.non_commercial:
+        lines.append("  NOTE     for non-commercial use only, by the licence of the weights")
+    for file in absent:
+        size = _size(file.size) if file.size else "size not published"
+        lines.append(f"  to fetch {file.name} ({size}) from {file.url}")
+        if not file.url:
+            lines[-1] = f"  by hand  {file.name}: {file.how or f'see {card.source}'}"
+    if not absent:
+        lines.append("  all files are there")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _require_consent(weights: "Weights") -> None:
+    if not sys.stdin.isatty():
+        raise SclitmusError(
+            "nobody can be asked: the input is no terminal",
+            f"consent to the licence of {weights.card.title} ({weights.card.licence})",
+            "run it with --yes",
+        )
+    print("Accept the licence and fetch? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise SclitmusError("nothing was fetched", "consent to the licence", "answer y, or --yes")
+
+
+def _size(n_bytes: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes} bytes"
+
+
+@contextmanager
+def _download_bars() -> "Iterator[OnProgress]":
+    """Yield a function that shows how far each file is: bars on a terminal, else lines."""
+    if not sys.stderr.isatty():
+        yield _download_lines()
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    name, bar = TextColumn("{task.description}"), BarColumn(bar_width=24)
+    speed = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Bars(name, bar, *speed, console=console) as bars:
+        rows: dict[str, Any] = {}
+
+        def on_progress(now: Any) -> None:
+            if now.note:
+                console.print(f"{now.name}: {now.note}", markup=False, highlight=False)
+            if now.done:
+                if now.name not in rows:
+                    rows[now.name] = bars.add_task(escape(now.name), total=None)
+                bars.update(rows[now.name], completed=now.done, total=now.total or None)
+
+        yield on_progress
+
+
+def _download_lines(seconds: float = 10.0) -> "OnProgress":
+    said = 0.0
+
+    def on_progress(now: Any) -> None:
+        nonlocal said
+        ended = now.total and now.done == now.total
+        if not (now.note or ended or time.monotonic() - said > seconds):
+            return
+        said = time.monotonic()
+        of = f" of {_size(now.total)}" if now.total else ""
+        far = f" {_size(now.done)}{of}" if now.done else ""
+        note = f" {now.note}" if now.note else ""
+        print(f"{now.name}:{far}{note}", file=sys.stderr, flush=True)
+
+    return on_progress
 
 
 def _print_plan(plan: Any, jobs: int | None) -> None:

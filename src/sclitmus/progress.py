@@ -97,6 +97,26 @@ def _sentence(event: Event) -> str:
 
 
 @contextmanager
+def cells_bar(stream: TextIO = sys.stderr) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows how many cells of one embedding are done."""
+    pace, spoke = Pace(), time.monotonic()
+
+    def on_progress(activity: str, done: int, total: int) -> None:
+        nonlocal spoke
+        left = pace.left(JobProgress("", "", 0, "embedding", done, total))
+        text = f"{done:,}/{total:,} cells, {left}"
+        if stream.isatty():
+            print(f"\r\x1b[2K{text}", end="", file=stream, flush=True)
+        elif time.monotonic() - spoke >= SECONDS_BETWEEN_LINES:
+            spoke = time.monotonic()
+            print(text, file=stream, flush=True)
+
+    yield on_progress
+    if stream.isatty():
+        print(file=stream)
+
+
+@contextmanager
 def _bars(stream: TextIO) -> Iterator[OnEvent]:
     from rich.console import Console
     from rich.markup import escape

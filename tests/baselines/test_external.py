@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import time
@@ -158,3 +159,27 @@ def ended(pid: int) -> bool:
         return True
     os.kill(pid, signal.SIGKILL)
     return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_a_command_does_not_outlive_a_killed_worker(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    program = f"import os, time; open('{mark}', 'w').write(str(os.getpid())); time.sleep(60)"
+    command = f'{sys.executable} -c "{program}"'
+    code = textwrap.dedent(
+        f"""
+        import numpy as np
+        from sclitmus.baselines.external import External
+        from sclitmus.data.simulate import simulate
+        data = simulate(n_cells=20, n_genes=10)
+        External({command!r}).fit(data, np.random.default_rng(0)).embed(data)
+        """
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code])
+    give_up = time.monotonic() + 60
+    while not (mark.exists() and mark.read_text()):
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+    worker.kill()
+    worker.wait()
+    assert ended(int(mark.read_text()))

@@ -1,9 +1,11 @@
 """Any program, in any language and environment: counts.h5ad in, embedding.npy out."""
 
+import ctypes
 import os
 import shlex
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +22,7 @@ from sclitmus.core.method import MethodCard
 from sclitmus.errors import MethodError
 
 GRACE_S = 5.0  # between asking a program to end and killing it
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 LAST_LINES = 12  # of its messages, shown when it fails
 
 
@@ -109,6 +112,7 @@ class External:
                     stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,  # a process group of its own, to end all of it
+                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
                 )
             except (OSError, ValueError, IndexError) as error:
                 raise MethodError(
@@ -134,6 +138,11 @@ class External:
                 "exit code 0",
                 "run the command by hand on a small counts.h5ad until it succeeds",
             )
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end the command if this process is killed (for memory, say) before it."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

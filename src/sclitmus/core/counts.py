@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,6 @@ from jaxtyping import Int64
 from scipy import sparse
 
 
-@runtime_checkable
 class Counts(Protocol):
     """What a dataset needs of its counts. All of it but `load` works in bounded memory."""
 

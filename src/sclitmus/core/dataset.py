@@ -167,7 +167,7 @@ class Dataset:
     n_source: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.store, Counts):
+        if not hasattr(self.store, "blocks"):  # a matrix
             object.__setattr__(self, "store", InMemory(self.store))
 
     if not TYPE_CHECKING:

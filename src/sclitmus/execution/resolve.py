@@ -83,11 +83,18 @@ def resolve(study: Study) -> Resolved:
     references = dict.fromkeys(
         id for task in tasks for id in task.object.card.references if study.references
     )
+    # Beside every foundation model its untrained twin: what the architecture gives by itself.
+    twins = [
+        Chosen(twin)
+        for chosen in own
+        if study.references and (twin := getattr(chosen.object, "untrained", None)) is not None
+    ]
     brought = dict.fromkeys(name for spec in study.datasets for name in spec.embeddings)
     methods = (
         *(Chosen(catalog.load_method(id)) for id in references if id not in taken),
         *(_brought(name) for name in brought if name not in taken),
         *own,
+        *(twin for twin in twins if twin.object.card.id not in taken),
     )
     _refuse_twins("methods", [chosen.object.card.id for chosen in methods])
     return Resolved(study, tuple(Fingerprint(dataset) for dataset in datasets), methods, tasks)
@@ -147,6 +154,18 @@ def _method(spec: MethodSpec) -> Chosen:
     else:
         chosen = Chosen(catalog.load_method(spec.id, **spec.params))
     return Chosen(Renamed(chosen.object, spec.name), chosen.code) if spec.name else chosen
+
+
+def made(spec: MethodSpec) -> CellEmbedder:
+    """Return the method that is meant.
+
+    Raises
+    ------
+    MethodError, StudyError
+        If it does not exist or does not take its settings.
+    """
+    method: CellEmbedder = _method(spec).object
+    return method
 
 
 def _command(spec: MethodSpec) -> CellEmbedder:

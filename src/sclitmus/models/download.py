@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from sclitmus import __version__
 from sclitmus.errors import WeightsError
 from sclitmus.models.partial import CHUNK, Again, Arrived, Claims, OnProgress, Partial
 
@@ -28,7 +27,7 @@ MOVED = (301, 302, 303, 307, 308)
 # Worth another attempt. 202 is how the firewall in front of figshare.com asks for a browser.
 PASSING = (202, 408, 425, 429, 500, 502, 503, 504)
 HEADERS = {
-    "User-Agent": f"sclitmus/{__version__}",
+    "User-Agent": "sclitmus",
     "Accept-Encoding": "identity",  # else lengths and ranges are those of a compressed body
 }
 
@@ -52,7 +51,7 @@ class Patience:
     attempts: int = 5
     wait: float = 1.0
     longest: float = 60.0
-    timeout: float = 60.0
+    timeout: float = 30.0
     enough: int = CHUNK
 
 
@@ -205,7 +204,9 @@ def _attempt(source: Source, address: str, part: Partial, patience: Patience) ->
             part.go_on(claims, answer)
         else:
             part.begin(claims, answer)
-        while True:
+        # Where no length ends the body, its end must be seen.
+        ends = answer.headers["Content-Length"] is not None and not answer.chunked
+        while not (ends and part.complete):
             try:
                 block = answer.read1(CHUNK)
             except (OSError, http.client.HTTPException) as error:

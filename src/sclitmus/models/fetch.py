@@ -9,6 +9,7 @@ networks do is in `download`. It is written on urllib, which is always there.
 """
 
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
@@ -16,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +36,8 @@ from sclitmus.models.weights import (
 )
 
 LOCK = ".fetch.lock"
+# What reading a damaged archive raises.
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 ARCHIVE = ".archive-"  # begins the name of an archive until what is wanted is out of it
 
 
@@ -125,8 +129,9 @@ def _is_right(weights: Weights, file: WeightFile, on_progress: OnProgress) -> bo
             weights.sha256(file.name)
     except WeightsError as error:
         wrong = f"not the one it was ({error.needed})"
-    if wrong and file.url:
-        on_progress(Progress(file.name, note=f"what is there is {wrong}; fetching it again"))
+    if wrong:
+        again = "; fetching it again" if file.url else ""
+        on_progress(Progress(file.name, note=f"what is there is {wrong}{again}"))
     return not wrong
 
 
@@ -165,9 +170,13 @@ def _fetch_archive(
     place = weights.folder / f"{ARCHIVE}{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     version = ""
     if not place.is_file():
-        on_progress(Progress(place.name, note=f"asking for {url}"))
+
+        def named(progress: Progress) -> None:
+            on_progress(replace(progress, name=url.rpartition("/")[2]))
+
+        named(Progress("", note="asking for it"))
         source, told = source_of(url, hosts)
-        arrived = download(source, place, told, hosts.patience, on_progress, archive=True)
+        arrived = download(source, place, told, hosts.patience, named, archive=True)
         version = arrived.version
     left = {split_member(file.url)[1]: file for file in files}
     seen: list[str] = []
@@ -180,7 +189,7 @@ def _fetch_archive(
                 weights.record(file.name, sha256, _origin(file.url, version))
             if not left:
                 break
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:  # of this disk
             raise _cannot_write(weights.folder, error) from error
         place.unlink(missing_ok=True)
@@ -222,28 +231,34 @@ def _take_out(
     _require_room(path, size)
     part = path.with_name(f"{path.name}.part")
     digest, done = hashlib.sha256(), 0
-    with part.open("wb") as out:
-        while block := stream.read(CHUNK):
-            out.write(block)
-            digest.update(block)
-            done += len(block)
-            on_progress(Progress(file.name, done, size, "unpacking"))
-        out.flush()
-        os.fsync(out.fileno())
-    known = _known(weights, file)
-    found = Claims(hashes={"sha256": digest.hexdigest()})
+    try:
+        with part.open("wb") as out:
+            while block := stream.read(CHUNK):
+                out.write(block)
+                digest.update(block)
+                done += len(block)
+                on_progress(Progress(file.name, done, size, "unpacking"))
+            out.flush()
+            os.fsync(out.fileno())
+        _check(weights, file, part, done, size, digest.hexdigest())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return digest.hexdigest()
+
+
+def _check(
+    weights: Weights, file: WeightFile, part: Path, done: int, size: int, sha256: str
+) -> None:
     with part.open("rb") as written:
         wrong = foreign(written.read(HEAD_BYTES))
-    if file.size and done != file.size:
-        wrong = f"{done} bytes long, not {file.size}"
+    if done != (file.size or size):
+        wrong = f"{done} bytes long, not {file.size or size}"
     if wrong:
-        part.unlink()
         raise WeightsError(
             f"{file.url} is {wrong}", "the published file", f"see {weights.card.source}"
         )
-    known.joined(found, file.name)
-    part.replace(path)
-    return digest.hexdigest()
+    _known(weights, file).joined(Claims(hashes={"sha256": sha256}), file.name)
 
 
 def _require_room(path: Path, size: int) -> None:
@@ -270,11 +285,10 @@ def _alone(folder: Path, on_progress: OnProgress) -> Iterator[None]:
             lock.acquire()
     except OSError as error:
         raise _cannot_write(folder, error) from error
-    with lock:
-        try:
-            yield
-        finally:
-            lock.release()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _cannot_write(folder: Path, error: OSError) -> WeightsError:

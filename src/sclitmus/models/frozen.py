@@ -74,6 +74,14 @@ class FrozenModel:
         return Weights(self.published, model_folder(self.id, self.weights))
 
     @property
+    def untrained(self) -> "FrozenModel | None":
+        """Its own control: the same network with random weights; None where there is nothing to
+        control, because the weights are not there or these are random already."""
+        if self.random_init or self.files.missing():
+            return None
+        return replace(self, random_init=True)
+
+    @property
     def card(self) -> MethodCard:
         model = self.published
         variant = "@random_init" if self.random_init else ""

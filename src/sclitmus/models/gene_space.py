@@ -146,9 +146,9 @@ def known_entries(
     if not counts.has_sorted_indices:
         counts = counts.sorted_indices()
     offsets, rows, values = _known_entries(
-        counts.indptr.astype(np.int64),
-        counts.indices.astype(np.int32),
-        counts.data.astype(np.float32),
+        counts.indptr.astype(np.int64, copy=False),
+        counts.indices.astype(np.int32, copy=False),
+        counts.data.astype(np.float32, copy=False),
         lookup,
     )
     return offsets, rows, values
@@ -216,9 +216,9 @@ def entries_by_row(
         lookup = np.full_like(lookup, -1)
         lookup[columns] = known
     offsets, rows, values = _entries_by_row(
-        counts.indptr.astype(np.int64),
-        counts.indices.astype(np.int32),
-        counts.data.astype(np.float32),
+        counts.indptr.astype(np.int64, copy=False),
+        counts.indices.astype(np.int32, copy=False),
+        counts.data.astype(np.float32, copy=False),
         lookup,
         n_rows,
     )

@@ -23,6 +23,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int32, Int64
+from numba import njit
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ class Config:
     special_token: bool
     emb_mode: Literal["cls", "cell"]
     emb_layer: int
-    hidden_act: str = "relu"
+    hidden_act: str
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     type_vocab_size: int = 2
@@ -83,12 +84,13 @@ class Config:
         WeightsError
             If a size is missing, or the network is of another kind.
         """
-        needed = list(cls.__dataclass_fields__)[:9]
-        missing = [name for name in needed if name not in args]
-        kind = args.get("model_type", "bert"), args.get("position_embedding_type", "absolute")
-        if missing or kind != ("bert", "absolute") or args.get("hidden_act") not in ACTIVATIONS:
+        kind = [args.get("model_type", "bert"), args.get("position_embedding_type", "absolute")]
+        seen = [f"no {name}" for name in list(cls.__dataclass_fields__)[:10] if name not in args]
+        if kind != ["bert", "absolute"] or args.get("hidden_act", "relu") not in ACTIVATIONS:
+            seen.append(" ".join([*kind, str(args.get("hidden_act"))]))
+        if seen:
             raise WeightsError(
-                f"{source} has no {', '.join(missing)}" if missing else f"{source} is of {kind}",
+                f"{source} has {', '.join(seen)}",
                 "the config.json of a published Geneformer: bert, absolute positions, relu",
                 "take it from the same folder as the checkpoint",
             )
@@ -150,32 +152,27 @@ class Layer(nn.Module):
         return out
 
 
-class Bert(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.embeddings = Embeddings(config)
-        layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.encoder = nn.ModuleDict({"layer": layers})
-        self.n_layers_run = config.n_layers_run
-
-    def forward(self, rows: Tensor, positions: Tensor, offsets: list[int]) -> Tensor:
-        x: Tensor = self.embeddings(rows, positions)
-        for layer in islice(self.encoder["layer"].children(), self.n_layers_run):
-            x = layer(x, offsets)
-        return x
-
-
 class Network(nn.Module):
     """The encoder, on packed tokens, with the parameter names of the published checkpoints."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.bert = Bert(config)
+        layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        encoder = nn.ModuleDict({"layer": layers})
+        self.bert = nn.ModuleDict({"embeddings": Embeddings(config), "encoder": encoder})
+        self.n_layers_run = config.n_layers_run
+
+    @property
+    def table(self) -> nn.Parameter:
+        """The static vector of every token."""
+        return self.bert.get_parameter("embeddings.word_embeddings.weight")
 
     def forward(self, rows: Tensor, positions: Tensor, offsets: list[int]) -> Tensor:
         """Return the hidden state of every token in the layer asked for, (n_tokens, d)."""
-        out: Tensor = self.bert(rows, positions, offsets)
-        return out
+        x: Tensor = self.bert["embeddings"](rows, positions)
+        for layer in islice(self.bert.get_submodule("encoder.layer").children(), self.n_layers_run):
+            x = layer(x, offsets)
+        return x
 
 
 class TokenSpace(GeneSpace):
@@ -243,7 +240,7 @@ class Geneformer:
                     module.weight.normal_(0.0, sizes.initializer_range)
                 if isinstance(module, nn.Linear):
                     module.bias.zero_()
-        network.bert.embeddings.word_embeddings.weight[tokens["<pad>"]] = 0.0
+        network.table[tokens["<pad>"]] = 0.0
         return cls(network, space, sizes, behaviour, tokens, medians)
 
     def tokenise(
@@ -265,11 +262,7 @@ class Geneformer:
                 "knows, and it has no other token: remove these cells"
             )
         starts = np.concatenate([[0], np.cumsum(lengths + 2 * special)]).astype(np.int64)
-        position = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
-        rank = position - special  # the last of a cell is <eos>
-        real = (rank >= 0) & (rank < np.repeat(lengths, np.diff(starts)))
-        gene = np.full(starts[-1], -1, dtype=np.int32)
-        gene[real] = rows[(np.repeat(offsets[:-1], np.diff(starts)) + rank)[real]]
+        gene, position = _laid_out(offsets, rows, starts, special)
         row = gene.copy()
         if special:
             row[starts[:-1]] = self.tokens["<cls>"]
@@ -290,8 +283,7 @@ class Geneformer:
         return states
 
     def gene_table(self) -> Float32[np.ndarray, "n_rows d"]:
-        table = self.network.bert.embeddings.word_embeddings.weight
-        return np.asarray(table.detach().float().cpu().numpy())
+        return np.asarray(self.network.table.detach().float().cpu().numpy())
 
     def partition(self, cells: Dataset) -> Iterable[Int64[np.ndarray, "n_rows"]] | None:
         return None
@@ -308,24 +300,21 @@ def _dictionaries(weights: Weights, config: Config) -> Dictionaries:
     WeightsError
         If they do not, or belong to the other version of the model.
     """
-    path = _find(weights, "token_dictionary")
-    tokens = _dictionary(path)
+    tokens: dict[str, int] = _dictionary(_find(weights, "token_dictionary"))
     special = SPECIAL_V2 if config.special_token else SPECIAL_V1
     marks = {name for name in tokens if name.startswith("<")}
-    if len(tokens) != config.vocab_size or marks != set(special):
+    whole = len(tokens) == config.vocab_size and marks == set(special)
+    if not whole or sorted(tokens.values()) != list(range(len(tokens))):
         raise _foreign(f"the model has {config.vocab_size} tokens with {' '.join(special)}", tokens)
-    if sorted(tokens.values()) != list(range(len(tokens))):
-        raise WeightsError(
-            f"{path} does not give the tokens 0, 1, 2 … to its names",
-            "the published token dictionary",
-            "a copy that circulates is the median dictionary; get the official file",
-        )
+    in_order = sorted(tokens, key=lambda name: tokens[name])
+    names = tuple("" if name in special else name for name in in_order)
     path = _find(weights, "gene_median_dictionary")
-    known = _dictionary(path)
+    table = _dictionary(path)
+    medians = [table.get(name) for name in names]
     lost = [
         name
-        for name in tokens
-        if name not in special and not (isinstance(x := known.get(name), float) and x > 0)
+        for name, x in zip(names, medians, strict=True)
+        if name and not (isinstance(x, float) and x > 0)
     ]
     if lost:
         raise WeightsError(
@@ -334,15 +323,11 @@ def _dictionaries(weights: Weights, config: Config) -> Dictionaries:
             "the median dictionary of the same model",
             "take both dictionaries from the same folder of the official repository",
         )
-    names, medians = [""] * len(tokens), np.full(len(tokens), np.nan)
-    for name, token in tokens.items():
-        if name not in special:
-            names[token], medians[token] = name, known[name]
-    aliases = _find(
-        weights, "ensembl_mapping_dict" if config.special_token else "gene_name_id_dict"
-    )
-    also = tuple((n, tokens[id]) for n, id in _dictionary(aliases).items() if id in tokens)
-    return tokens, medians, TokenSpace(tuple(names), "ensembl", any_case=True, also=also)
+    others = "ensembl_mapping_dict" if config.special_token else "gene_name_id_dict"
+    aliases = _dictionary(_find(weights, others))
+    also = tuple((name, tokens[id]) for name, id in aliases.items() if id in tokens)
+    space = TokenSpace(names, "ensembl", any_case=True, also=also)
+    return tokens, np.array(medians, dtype=np.float64), space  # None becomes NaN
 
 
 def _own_dictionaries(genes: Genes, config: Config) -> Dictionaries:
@@ -376,8 +361,8 @@ def _foreign(model: str, tokens: Mapping[str, int]) -> WeightsError:
     special = " ".join(name for name in tokens if name[:1] == "<") or "no special tokens"
     return WeightsError(
         f"{model}, but the token dictionary has {len(tokens)} with {special}",
-        "the dictionary that the checkpoint was trained with: gc30M for V1, gc95M or gc104M "
-        "(the same) for V2",
+        "the dictionary of the same version, its tokens 0, 1, 2 …: gc30M for V1, gc95M or gc104M "
+        "(which are the same) for V2",
         "take checkpoint and dictionaries from the same version of the official repository",
     )
 
@@ -410,3 +395,17 @@ def _as_published(
     for a, b in pairwise(offsets.tolist()):
         out[a:b] = rows[a:b][np.argsort(-value[a:b])]
     return out
+
+
+@njit(cache=True, nogil=True)
+def _laid_out(offsets, rows, starts, special):  # type: ignore[no-untyped-def]
+    """Return the first genes of each cell, with room for special tokens (-1), and their places."""
+    gene = np.full(starts[-1], -1, dtype=np.int32)
+    position = np.empty(starts[-1], dtype=np.int32)
+    for cell in range(len(offsets) - 1):
+        n_tokens = starts[cell + 1] - starts[cell]
+        for i in range(n_tokens):
+            position[starts[cell] + i] = i
+        for i in range(n_tokens - 2 * special):
+            gene[starts[cell] + special + i] = rows[offsets[cell] + i]
+    return gene, position

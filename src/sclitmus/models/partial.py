@@ -164,7 +164,7 @@ class Partial:
     def begin(self, claims: Claims, answer: Any) -> None:
         """Start with an answer that carries the file from its beginning."""
         claims = self.known.joined(claims, self.name)
-        length = _number(answer.headers["Content-Length"])
+        length = None if answer.chunked else _number(answer.headers["Content-Length"])
         if length is None and not claims.size and not answer.chunked:
             raise Again("the host does not say how long the file is, so that its end is unknown")
         if length is not None and claims.size and length != claims.size:
@@ -227,6 +227,7 @@ class Partial:
         if total and self.size < total:
             raise Again(f"the host stopped after {self.size} of {total} bytes")
         if not self.size:
+            self.discard()
             raise Again("the host sends an empty file")
         self.state["size"] = self.size
 

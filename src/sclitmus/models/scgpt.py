@@ -220,13 +220,14 @@ class ScGPT:
             ties, subsets = rng.spawn(2)
             # Bins are of the whole cell; only then are genes left out.
             bins = self._bins(offsets, values, ties.random(len(values)))
-            kept = _random_subsets(offsets, room, subsets)
+            offsets, rows, bins = _random_subsets(offsets, rows, bins, room, subsets)
         else:
             bins = self._bins(offsets, values, None)
-            kept = _own_subsets(offsets, rows, values, room)
-        if kept is not None:
-            offsets, rows, bins = kept[0], rows[kept[1]], bins[kept[1]]
-        return _with_cls(offsets, rows, bins, self.cls, self.config.pad_value)
+            offsets, rows, bins = _own_subsets(offsets, rows, values, bins, room)
+        starts, gene, row, value = _behind_cls(
+            offsets, rows, bins, np.int32(self.cls), np.float32(self.config.pad_value)
+        )
+        return Tokens(starts, {"gene": gene, "row": row, "value": value})
 
     def _bins(
         self,
@@ -293,52 +294,65 @@ def _with_special(names: Iterable[str]) -> dict[str, int]:
     return table
 
 
+Entries = tuple[
+    Int64[np.ndarray, "n_cells_plus_1"], Int32[np.ndarray, "n_entries"], Float32[np.ndarray, "n"]
+]
+
+
 def _random_subsets(
-    offsets: Int64[np.ndarray, "n_cells_plus_1"], room: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray] | None:
+    offsets: Int64[np.ndarray, "n_cells_plus_1"],
+    rows: Int32[np.ndarray, "n_entries"],
+    bins: Float32[np.ndarray, "n_entries"],
+    room: int,
+    rng: np.random.Generator,
+) -> Entries:
     """Of cells with more than `room` genes keep the first of a random permutation."""
     if np.diff(offsets).max(initial=0) <= room:
-        return None
+        return offsets, rows, bins
     kept = [
         a + (rng.permutation(b - a)[:room] if b - a > room else np.arange(b - a))
         for a, b in pairwise(offsets.tolist())
     ]
     lengths = [len(part) for part in kept]
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.concatenate(kept)
+    at = np.concatenate(kept)
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), rows[at], bins[at]
 
 
 def _own_subsets(
-    offsets: np.ndarray, rows: np.ndarray, values: np.ndarray, room: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+    offsets: Int64[np.ndarray, "n_cells_plus_1"],
+    rows: Int32[np.ndarray, "n_entries"],
+    values: Float32[np.ndarray, "n_entries"],
+    bins: Float32[np.ndarray, "n_entries"],
+    room: int,
+) -> Entries:
     """The same, but the permutation follows from the cell's own counts."""
-    if np.diff(offsets).max(initial=0) <= room:
-        return None
-    seeds = cell_seeds(offsets, rows, values)
-    kept = []
-    for cell, (a, b) in enumerate(pairwise(offsets.tolist())):
-        part = np.arange(a, b)
-        if b - a > room:
-            part = a + np.sort(np.argsort(uniforms(seeds[cell], rows[a:b]))[:room])
-        kept.append(part)
-    lengths = [len(part) for part in kept]
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), np.concatenate(kept)
+    long = np.flatnonzero(np.diff(offsets) > room)
+    if not len(long):
+        return offsets, rows, bins
+    keep = np.ones(len(rows), dtype=bool)
+    for cell in long.tolist():
+        a, b = offsets[cell], offsets[cell + 1]
+        seed = cell_seeds(np.array([0, b - a]), rows[a:b], values[a:b])[0]
+        keep[a + np.argpartition(uniforms(seed, rows[a:b]), room)[room:]] = False
+    lengths = np.minimum(np.diff(offsets), room)
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), rows[keep], bins[keep]
 
 
-def _with_cls(
-    offsets: np.ndarray, rows: np.ndarray, values: np.ndarray, cls: int, value: float
-) -> Tokens:
-    """Put <cls> before the tokens of each cell."""
-    n = len(offsets) - 1
-    starts = offsets[:-1]
-    gene = np.insert(rows, starts, -1)
-    return Tokens(
-        offsets + np.arange(n + 1),
-        {
-            "gene": gene,
-            "row": np.where(gene < 0, cls, gene),
-            "value": np.insert(values.astype(np.float32), starts, value),
-        },
-    )
+@njit(cache=True, nogil=True)
+def _behind_cls(offsets, rows, bins, cls, value):  # type: ignore[no-untyped-def]
+    """Put <cls> before the tokens of each cell; return offsets, gene (-1: none), row and value."""
+    n_cells = len(offsets) - 1
+    starts = offsets + np.arange(n_cells + 1)
+    n = starts[-1]
+    gene, row = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
+    out = np.empty(n, dtype=np.float32)
+    for cell in range(n_cells):
+        at = starts[cell]
+        gene[at], row[at], out[at] = -1, cls, value
+        for i in range(offsets[cell], offsets[cell + 1]):
+            at += 1
+            gene[at], row[at], out[at] = rows[i], rows[i], bins[i]
+    return starts, gene, row, out
 
 
 @njit(cache=True, nogil=True)
@@ -354,6 +368,7 @@ def binned(offsets, values, spread, n_bins):  # type: ignore[no-untyped-def]
     n_at = np.zeros(MAX_COUNTED + 1, dtype=np.int64)  # how many values are equal to each count
     below = np.empty(MAX_COUNTED + 1, dtype=np.int64)
     upto = np.empty(MAX_COUNTED + 1, dtype=np.int64)
+    middle = np.empty(MAX_COUNTED + 1, dtype=np.float32)
     for cell in range(len(offsets) - 1):
         a, b = offsets[cell], offsets[cell + 1]
         if a == b:
@@ -361,15 +376,14 @@ def binned(offsets, values, spread, n_bins):  # type: ignore[no-untyped-def]
         largest = 0
         counted = True
         for at in range(a, b):
-            x = values[at]
-            if not (0 <= x <= MAX_COUNTED) or x != np.floor(x):
+            count = int(values[at])
+            if count != values[at] or count < 0 or count > MAX_COUNTED:
                 counted = False
                 break
-            largest = max(largest, int(x))
+            n_at[count] += 1
+            if count > largest:
+                largest = count
         if counted:
-            n_at[: largest + 1] = 0
-            for at in range(a, b):
-                n_at[int(values[at])] += 1
             _edges_of_counts(n_at, b - a, edges)
             # Each distinct count once: number of edges below it, and up to it.
             i, j = 0, 0
@@ -379,10 +393,14 @@ def binned(offsets, values, spread, n_bins):  # type: ignore[no-untyped-def]
                 while j < n_edges and edges[j] <= count:
                     j += 1
                 below[count], upto[count] = i, j
-            for at in range(a, b):
-                count = int(values[at])
-                u = spread[at] if len(spread) > 1 else spread[0]
-                out[at] = np.ceil(u * (below[count] - upto[count]) + upto[count])
+                middle[count] = np.ceil(spread[0] * (i - j) + j)
+            if len(spread) == 1:
+                for at in range(a, b):
+                    out[at] = middle[int(values[at])]
+            else:
+                for at in range(a, b):
+                    count = int(values[at])
+                    out[at] = np.ceil(spread[at] * (below[count] - upto[count]) + upto[count])
         else:
             _edges_of_values(np.sort(values[a:b]), edges)
             for at in range(a, b):
@@ -390,6 +408,7 @@ def binned(offsets, values, spread, n_bins):  # type: ignore[no-untyped-def]
                 left = np.searchsorted(edges, values[at], side="right")
                 u = spread[at] if len(spread) > 1 else spread[0]
                 out[at] = np.ceil(u * (right - left) + left)
+        n_at[: largest + 1] = 0
     return out
 
 

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from jaxtyping import Float32, Int32, Int64
 from scipy import sparse
 from torch import Tensor, nn
@@ -100,23 +101,46 @@ class Network(nn.Module):
             }
         )
 
-    def forward(self, x: Tensor, batch: Tensor) -> Tensor:
-        """Return latent means.
+        self.by_gene: Tensor | None = None  # first layer's weights, a row per gene
+
+    def forward(self, gene: Tensor, x: Tensor, offsets: Tensor, batch: Tensor) -> Tensor:
+        """Return latent means, (n_cells, n_latent).
 
         Parameters
         ----------
-        x
-            (n_cells, n_genes): log counts.
+        gene, x, offsets
+            Gene and log count of each entry; cell i has ``offsets[i]:offsets[i + 1]``.
         batch
             (n_cells, n_batches): weight of each known batch.
         """
         encoder: Any = self.z_encoder["encoder"]
-        for layer in encoder["fc_layers"]:
-            if layer[0].in_features != x.shape[1]:
-                x = torch.cat([x, batch.to(x.dtype)], dim=1)
-            x = layer(x)
-        out: Tensor = self.z_encoder["mean_encoder"](x)
+        first, *others = encoder["fc_layers"]
+        h = self._summed(first[0], gene, x, offsets, batch)
+        h = first[1:](h)
+        for layer in others:
+            if layer[0].in_features != h.shape[1]:
+                h = torch.cat([h, batch.to(h.dtype)], dim=1)
+            h = layer(h)
+        out: Tensor = self.z_encoder["mean_encoder"](h)
         return out
+
+    def _summed(
+        self, linear: nn.Linear, gene: Tensor, x: Tensor, offsets: Tensor, batch: Tensor
+    ) -> Tensor:
+        """Apply the first layer to the genes that are expressed alone: most counts are zero."""
+        n_batches = batch.shape[1]
+        n_genes = linear.in_features - n_batches
+        if self.by_gene is None or self.by_gene.device != x.device:
+            self.by_gene = linear.weight[:, :n_genes].T.contiguous()
+        h = F.embedding_bag(
+            gene,
+            self.by_gene,
+            offsets,
+            mode="sum",
+            per_sample_weights=x,
+            include_last_offset=True,
+        )
+        return h + F.linear(batch, linear.weight[:, n_genes:], linear.bias)
 
 
 def _layer(config: Config, width: int, *, reads_batch: bool) -> nn.Sequential:
@@ -210,12 +234,10 @@ class FrozenScVI:
         return {"batch": batch}
 
     def cells(self, batch: Batch) -> Tensor:
-        counts, gene = batch.columns["count"], batch.columns["gene"]
-        lengths = torch.tensor(batch.lengths, device=gene.device)
-        cell = torch.repeat_interleave(lengths)
-        x = counts.new_zeros((batch.n_cells, self.config.n_genes))  # genes not measured stay 0
-        x[cell, gene] = torch.log1p(counts) if self.config.log_variational else counts
-        out: Tensor = self.network(x, self._batch_weights(batch, x))
+        counts = batch.columns["count"]
+        x = torch.log1p(counts) if self.config.log_variational else counts
+        offsets = torch.tensor(batch.offsets, device=x.device)
+        out: Tensor = self.network(batch.columns["gene"], x, offsets, self._batch_weights(batch, x))
         return out
 
     def _batch_weights(self, batch: Batch, x: Tensor) -> Tensor:

@@ -370,8 +370,12 @@ def _combed(indptr, indices, weights, token, chrom, n_drawn, longest, chrom_offs
             reached += weights[at]
             column = indices[at]
             # Step k lies at (k + 1/2) / n_drawn of the sum.
-            while step < n_drawn and (step + 0.5) * total < reached * n_drawn and n + 3 <= end:
-                if last < 0 or chrom[last] != chrom[column]:
+            while step < n_drawn and (step + 0.5) * total < reached * n_drawn:
+                step += 1
+                opens = last < 0 or chrom[last] != chrom[column]
+                if n + (4 if opens else 2) > end:  # room to end a chromosome must be left
+                    break
+                if opens:
                     if last >= 0:
                         tokens[n] = CHROM_END
                         n += 1
@@ -381,7 +385,6 @@ def _combed(indptr, indices, weights, token, chrom, n_drawn, longest, chrom_offs
                 tokens[n] = token[column]
                 columns[n] = column
                 n += 1
-                step += 1
         if last >= 0:
             tokens[n] = CHROM_END
             n += 1

@@ -255,7 +255,7 @@ def _write(path: Path, ledger: dict[str, Any]) -> None:
 def _entries(path: Path) -> dict[str, Any]:
     try:
         entries: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
