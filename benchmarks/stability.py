@@ -21,20 +21,17 @@ from sclitmus.core.rng import rng_for
 from sclitmus.data.read import read
 from sclitmus.errors import NotApplicable
 from sclitmus.execution.stability import Effect, stability
-from sclitmus.models.frozen import FrozenModel
 
 # A model that takes minutes per cell on a CPU is measured with fewer layers: setting -> value.
 SMALLER: dict[str, dict[str, Any]] = {}
 
 
 def measure(id: str, behaviour: str, cells: Dataset, weights: str | None) -> tuple[Effect, ...]:
-    model: Any = catalog.load_method(
-        f"{id}@{behaviour}" + ("" if weights else "@random_init"),
-        **({"weights": weights} if weights else {}),
-    )
-    assert isinstance(model, FrozenModel)
-    if not weights and id in SMALLER:
-        model = model.with_config(SMALLER[id])
+    if weights:
+        model = catalog.load_method(f"{id}@{behaviour}", weights=weights)
+    else:
+        config = SMALLER.get(id, {})
+        model = catalog.load_method(f"{id}@random_init@{behaviour}", config=config)
     rng = rng_for(0, "stability")
     return stability(model.fit(cells, rng), cells)
 

@@ -16,7 +16,7 @@ from sclitmus.models.hosts import split_member
 # Of each kind of address, after its first colon.
 ADDRESSES = {
     "https": r"//[-\w.]+/\S+",
-    "hf": r"[-\w.]+/[-\w.]+/[^\s@]+(@[-\w.]+)?",
+    "hf": r"[-\w.]+/[-\w.]+/[^\n@]+(@[-\w.]+)?",
     "figshare": r"(\d+/)?\d+",
     "gdrive": r"[-\w]{20,}",
     "gdrive-folder": r"[-\w]{20,}/\S+",

@@ -147,6 +147,10 @@ def test_the_public_loader_gives_the_same(
     model = FrozenModel("scfoundation", target, folder, "official", device="cpu")
     model = model.fit(cells, np.random.default_rng(0))
     assert np.abs(model.embed(cells) - official["cell_all_t4"]).max() <= 1e-5
+    other = replace(
+        model, config={"version": "rde", "pool": "max", "tgthighres": "a1"}, loaded=None
+    ).fit(cells, np.random.default_rng(0))
+    assert np.abs(other.embed(cells) - official["rde_max_a1"]).max() <= 1e-5
     static = model.gene_vectors()
     assert static.names == gene_list(folder / GENE_LIST)
     assert static.vectors.shape == (40, 16)

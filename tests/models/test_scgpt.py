@@ -189,7 +189,7 @@ def test_a_vocabulary_of_another_model_is_refused(folder: Path, cells: Dataset) 
     vocabulary = json.loads((folder / "vocab.json").read_text())
     del vocabulary["GENE59"]
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    with pytest.raises(WeightsError, match="vectors for 63 genes, but vocab.json names 62"):
+    with pytest.raises(WeightsError, match=r"vectors for 63 genes, but vocab\.json names 62"):
         fitted(folder, cells, "fixed")
 
 

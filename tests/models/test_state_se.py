@@ -151,7 +151,9 @@ def test_official_depends_on_the_stream_and_on_the_fourth_gene(
     data = cells(official)
     a = fitted(folder, data, "official", seed=1).embed(data)
     b = fitted(folder, data, "official", seed=2).embed(data)
-    assert np.abs(a - b).max(axis=1).min() > 1e-4
+    change = np.abs(a - b).max(axis=1)
+    assert change[2] < 2e-6  # expresses more genes than are read, with no ties at the limit
+    assert np.delete(change, 2).min() > 1e-3
     tokens = tokens_of(fitted(folder, data, "official"), data)
     space = port_of(fitted(folder, data, "fixed")).space
     known = np.flatnonzero(space.match(data.genes).lookup >= 0)

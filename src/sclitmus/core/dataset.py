@@ -167,8 +167,9 @@ class Dataset:
     n_source: int | None = None
 
     def __post_init__(self) -> None:
-        if not hasattr(self.store, "blocks"):  # a matrix
-            object.__setattr__(self, "store", InMemory(self.store))
+        given: Any = self.store
+        if not hasattr(given, "blocks"):  # a matrix
+            object.__setattr__(self, "store", InMemory(given))
 
     if not TYPE_CHECKING:
 

@@ -35,6 +35,8 @@ class WeightFile:
         What to do where there is no direct link.
     optional
         Whether the model runs without it.
+    instead
+        Name of another file that serves as well: the same weights in another format.
     """
 
     name: str
@@ -43,6 +45,7 @@ class WeightFile:
     sha256: str = ""
     how: str = ""
     optional: bool = False
+    instead: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,11 @@ from typing import Any, Literal
 import torch
 
 from sclitmus.errors import WeightsError
+from sclitmus.models.pickles import PlainUnpickler, stand_in, stand_ins_for
 from sclitmus.models.weights import HEAD_BYTES, foreign
 
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, lightning
 EXAMPLES = 5
-MADE_OF_BYTES = {  # how numpy writes scalars and arrays, up to protocol 4 and from 5 on
-    "numpy._core.multiarray.scalar",
-    "numpy._core.multiarray._reconstruct",
-    "numpy._core.numeric._frombuffer",
-}
 ZIP = b"PK\x03\x04"
 ADVICE = re.compile(r"Weights only load failed|weights_only|https?://")  # torch's, not on the file
 
@@ -67,49 +63,13 @@ def read_torch(path: Path, inert: Iterable[str] | Literal["any"] = ()) -> Any:
     """
     refuse_foreign(path)
     try:
-        stand_ins = _stand_ins(path) if inert == "any" else [_inert(name) for name in inert]
+        stand_ins = stand_ins_for(path) if inert == "any" else [stand_in(name) for name in inert]
         with torch.serialization.safe_globals(stand_ins):
             # The format of before torch 1.6 is no zip: nothing in it can be mapped.
             mmap = _head(path).startswith(ZIP)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged pickle can raise anything
         raise _unreadable(path, error) from error
-
-
-def _stand_ins(path: Path) -> list[Any]:
-    """Stand-ins for the types a file mentions: themselves where they are plain, else inert."""
-    import numpy as np
-
-    rebuild, scalar = np._core.multiarray._reconstruct, np._core.multiarray.scalar
-    plain: dict[str, Any] = {
-        "numpy.ndarray": np.ndarray,
-        "numpy.dtype": np.dtype,
-        "numpy.core.multiarray._reconstruct": rebuild,
-        "numpy._core.multiarray._reconstruct": rebuild,
-        "numpy.core.multiarray.scalar": scalar,
-        "numpy._core.multiarray.scalar": scalar,
-        "collections.defaultdict": lambda *_: {},
-        "builtins.bytes": bytes,
-        "__builtin__.bytes": bytes,
-    }
-    mentioned = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    kinds = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
-    return [(plain[name], name) if name in plain else _inert(name) for name in mentioned] + kinds
-
-
-def _inert(name: str) -> tuple[Any, str]:
-    module, _, short = name.rpartition(".")
-
-    class Inert:
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.args, self.kwargs = args, kwargs
-
-        def __setstate__(self, state: Any) -> None:
-            self.state = state
-
-    Inert.__name__ = Inert.__qualname__ = short
-    Inert.__module__ = module
-    return Inert, name
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -146,43 +106,11 @@ def read_pickle(path: Path, allowed: Mapping[str, Callable[..., Any]] | None = N
     """
     refuse_foreign(path)
     try:
-        return _PlainUnpickler(io.BytesIO(path.read_bytes()), allowed or {}).load()
+        return PlainUnpickler(io.BytesIO(path.read_bytes()), allowed or {}).load()
     except WeightsError:
         raise
     except Exception as error:
         raise _unreadable(path, error) from error
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, allowed: Mapping[str, Callable[..., Any]]) -> None:
-        super().__init__(file)
-        self._allowed = allowed
-
-    def find_class(self, module: str, name: str) -> Any:
-        import numpy as np
-
-        known: dict[str, Any] = {
-            "numpy.dtype": np.dtype,
-            "numpy.ndarray": np.ndarray,
-            "collections.OrderedDict": dict,
-            "builtins.set": set,
-            "builtins.frozenset": frozenset,
-            "builtins.bytes": bytes,
-            "_codecs.encode": _codecs_encode,
-        }
-        # Protocols before 3 write Python 2's name.
-        full = f"{module.replace('__builtin__', 'builtins')}.{name}"
-        if full in self._allowed:
-            return self._allowed[full]
-        if full in known:
-            return known[full]
-        if full.replace("numpy.core.", "numpy._core.") in MADE_OF_BYTES:
-            return getattr(getattr(np._core, module.rpartition(".")[2]), name)
-        raise pickle.UnpicklingError(f"GLOBAL {full}")
-
-
-def _codecs_encode(text: str, encoding: str) -> bytes:
-    return text.encode(encoding)  # how protocol 2 writes bytes
 
 
 def refuse_foreign(path: Path) -> None:

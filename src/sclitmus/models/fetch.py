@@ -280,8 +280,8 @@ def _alone(folder: Path, on_progress: OnProgress) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            note = f"another process is fetching into {folder}; waiting for it"
-            on_progress(Progress("", note=note))
+            note = "another process is fetching it; waiting for that"
+            on_progress(Progress(folder.name, note=note))
             lock.acquire()
     except OSError as error:
         raise _cannot_write(folder, error) from error

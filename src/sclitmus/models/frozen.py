@@ -1,6 +1,6 @@
 """A foundation model as a method: its published weights, run frozen; or its untrained twin."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -48,6 +48,8 @@ class FrozenModel:
         Tokens per pass through the network; found by itself if None. Not part of the cache key.
     min_matched
         Smallest share of the genes that the model must know.
+    config
+        What differs from the card's: how a cell is read or embedded; sizes with `random_init`.
     """
 
     id: str
@@ -60,13 +62,28 @@ class FrozenModel:
     precision: str = "auto"
     batch_tokens: int | None = None
     min_matched: float = MIN_MATCHED
+    config: Mapping[str, Any] = field(default_factory=dict)
     loaded: Port | None = field(default=None, kw_only=True, repr=False)  # set by fit
     drawn: np.random.Generator | None = field(default=None, kw_only=True, repr=False)  # by fit
 
     @property
     def published(self) -> ModelCard:
-        """The card of the published model."""
-        return model_card(self.id)
+        """The card of the published model, with this one's settings.
+
+        Raises
+        ------
+        MethodError
+            If it does not have one of the settings.
+        """
+        card = model_card(self.id)
+        unknown = [name for name in self.config if name not in card.config]
+        if unknown:
+            raise MethodError(
+                f"{self.id} was given the setting {', '.join(unknown)}",
+                f"one of: {', '.join(card.config)}",
+                "see docs/models for what each does",
+            )
+        return replace(card, config={**card.config, **self.config})
 
     @property
     def files(self) -> Weights:
@@ -92,13 +109,15 @@ class FrozenModel:
         }
         if self.random_init:
             params["init_seed"] = self.init_seed
+        params |= {f"config.{name}": value for name, value in self.config.items()}
         params["weights"] = self._weights_mark()
-        untrained = f"{model.title}, random weights"
+        title = f"{model.title}, random weights" if self.random_init else model.title
+        title += ", as published" if self.behaviour == "official" else ""
         return MethodCard(
             id=f"{self.id}{variant}",
             kind="control" if self.random_init else "foundation",
             part="contender",
-            title=untrained if self.random_init else model.title,
+            title=title,
             summary=model.summary,
             deterministic=self.behaviour == "fixed",
             behaviour=self.behaviour,

@@ -30,12 +30,16 @@ class GeneSpace:
         Whether the original upper-cases names before it looks them up.
     also
         Further names of rows: old ids, symbols beside Ensembl ids.
+    only_unnamed
+        Whether names of the other kind are looked up only for columns without one of this kind:
+        not for a gene whose Ensembl id the model does not know.
     """
 
     names: tuple[str, ...]
     kind: Literal["symbol", "ensembl"]
     any_case: bool = False
     also: tuple[tuple[str, int], ...] = ()
+    only_unnamed: bool = False
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -59,7 +63,7 @@ class GeneSpace:
         if self.also:  # such names may be of the other kind
             other = genes.ensembl if self.kind == "symbol" else genes.symbol
             for column in np.flatnonzero(lookup < 0):
-                name = other[column]
+                name = "" if self.only_unnamed and names[column] else other[column]
                 lookup[column] = rows.get(name.upper() if self.any_case else name, -1)
         unknown = [_either(genes, column) for column in np.flatnonzero(lookup < 0).tolist()]
         return Matched(lookup, len(self.names), tuple(unknown[:EXAMPLES]))

@@ -31,7 +31,7 @@ from sclitmus.core.dataset import Dataset, Genes
 from sclitmus.errors import NotApplicable, WeightsError
 from sclitmus.models.attention import ACTIVATIONS, attend
 from sclitmus.models.checkpoint import fill, read_pickle, read_safetensors, read_torch, tensors_of
-from sclitmus.models.gene_space import GeneSpace, Matched, known_entries
+from sclitmus.models.gene_space import GeneSpace, known_entries
 from sclitmus.models.port import Behaviour
 from sclitmus.models.ranking import ranked, summed
 from sclitmus.models.tokens import Batch, Tokens
@@ -175,18 +175,6 @@ class Network(nn.Module):
         return x
 
 
-class TokenSpace(GeneSpace):
-    """Genes by Ensembl id; symbols stand in only where the dataset gives no Ensembl id."""
-
-    def match(self, genes: Genes) -> Matched:
-        """Look up the token of every column of a dataset."""
-        if self.kind == "symbol":
-            return super().match(genes)
-        pairs = zip(genes.symbol, genes.ensembl, strict=True)
-        unnamed = tuple("" if ensembl else symbol for symbol, ensembl in pairs)
-        return super().match(replace(genes, symbol=unnamed))
-
-
 @dataclass(frozen=True, eq=False)
 class Geneformer:
     """The port: see `models.port.Port`."""
@@ -326,7 +314,7 @@ def _dictionaries(weights: Weights, config: Config) -> Dictionaries:
     others = "ensembl_mapping_dict" if config.special_token else "gene_name_id_dict"
     aliases = _dictionary(_find(weights, others))
     also = tuple((name, tokens[id]) for name, id in aliases.items() if id in tokens)
-    space = TokenSpace(names, "ensembl", any_case=True, also=also)
+    space = GeneSpace(names, "ensembl", any_case=True, also=also, only_unnamed=True)
     return tokens, np.array(medians, dtype=np.float64), space  # None becomes NaN
 
 
@@ -338,7 +326,7 @@ def _own_dictionaries(genes: Genes, config: Config) -> Dictionaries:
     tokens = {name: token for token, name in enumerate(dict.fromkeys([*special, *own]))}
     names = tuple("" if name in special else name for name in tokens)
     medians = np.where(np.arange(len(tokens)) < len(special), np.nan, 1.0)
-    return tokens, medians, TokenSpace(names, kind, any_case=True)
+    return tokens, medians, GeneSpace(names, kind, any_case=True)
 
 
 def _find(weights: Weights, kind: str) -> Path:

@@ -83,8 +83,8 @@ def on_device(tokens: Tokens, device: Any) -> Batch:
     import torch
 
     def tensor(values: np.ndarray) -> Any:
-        kind = np.int64 if values.dtype.kind in "iu" else values.dtype
-        kind = np.float32 if values.dtype.kind == "f" else kind
+        kinds: dict[str, type] = {"i": np.int64, "u": np.int64, "f": np.float32}
+        kind = kinds.get(values.dtype.kind)  # None: as it is
         made = torch.from_numpy(np.ascontiguousarray(values, dtype=kind))
         return made.to(device, non_blocking=True)
 

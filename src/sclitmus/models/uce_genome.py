@@ -135,8 +135,8 @@ def read_genome(weights: Weights, chrom_offset: int, n_tokens: int) -> tuple[Spe
         ]
         parts.append(place)
     table = pd.concat(parts)
-    chrom = np.asarray(table["code"].fillna(-1), places["code"].dtype)
-    start = np.asarray(table["start"].fillna(0), places["start"].dtype)
+    chrom = np.asarray(table["code"].fillna(-1), places["code"].to_numpy().dtype)
+    start = np.asarray(table["start"].fillna(0), places["start"].to_numpy().dtype)
     if chrom_offset + int(chrom.max(initial=0)) >= n_tokens:
         raise _other_release(
             f"species_chrom.csv names {int(chrom.max()) + 1} chromosomes, but the checkpoint has "

@@ -58,8 +58,12 @@ class Weights:
         return [
             file
             for file in self.card.files
-            if not file.optional and not (self.folder / file.name).is_file()
+            if not file.optional and not self._is_there(file)
         ]
+
+    def _is_there(self, file: WeightFile) -> bool:
+        names = (file.name, file.instead) if file.instead else (file.name,)
+        return any((self.folder / name).is_file() for name in names)
 
     def require(self) -> None:
         """Make sure that all files are there.
