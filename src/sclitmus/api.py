@@ -451,7 +451,11 @@ def _method_spec(
         return MethodSpec(object=method)
     if ":" not in method:
         model = method.partition("@")[0] in catalog.MODELS
-        given = {name: value for name, value in (compute or {}).items() if value is not None}
+        given = {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in (compute or {}).items()
+            if value is not None
+        }
         return MethodSpec(id=method, params=given if model else {})
     module, _, name = method.partition(":")
     try:

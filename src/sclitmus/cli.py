@@ -1,9 +1,7 @@
 """The command line: what `sclitmus --help` lists. The only module that prints."""
 
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +11,6 @@ from sclitmus import __version__
 from sclitmus.errors import NotApplicable, SclitmusError
 
 if TYPE_CHECKING:
-    from sclitmus.models.partial import OnProgress
     from sclitmus.models.weights import Weights
     from sclitmus.results import Results
 
@@ -29,6 +26,35 @@ app = App(
 
 Names = Annotated[str, Parameter(help="Comma-separated ids.")]
 Pairs = Annotated[list[str], Parameter(negative=(), consume_multiple=False)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Models:
+    """How foundation models run.
+
+    Parameters
+    ----------
+    weights
+        Folder with the published files of a foundation model, or with one folder per model.
+    device
+        cpu, cuda or cuda:N; by default a GPU where there is one.
+    precision
+        float32, bfloat16 or float16; by default bfloat16 on a GPU and float32 elsewhere.
+    batch_tokens
+        Tokens that pass through a network at once; by default found.
+    min_matched
+        Smallest share of the genes that a foundation model must know, by default 0.5.
+    """
+
+    weights: Path | None = None
+    device: str | None = None
+    precision: str | None = None
+    batch_tokens: int | None = None
+    min_matched: float | None = None
+
+
+DEFAULTS = Models()
 
 
 def main() -> None:
@@ -131,14 +157,15 @@ def fetch(
     """
     # Not by way of api: this way the notice is there at once.
     from sclitmus.models import fetch as fetching
+    from sclitmus.progress import download_bars
 
     weights = fetching.weights_in(model, into)
-    with _download_bars() as on_progress:
+    with download_bars(sys.stderr) as on_progress:
         absent = fetching.wanted(weights, optional, on_progress)
     _print_notice(weights, absent)
     if any(file.url for file in absent) and not yes:
         _require_consent(weights)
-    with _download_bars() as on_progress:
+    with download_bars(sys.stderr) as on_progress:
         paths = fetching.fetch(model, into=into, optional=optional, on_progress=on_progress)
     for path in paths:
         print(path)
@@ -168,11 +195,7 @@ def run(
     organism: str | None = None,
     invert_lognorm: bool = False,
     compat: Literal["", "scib"] = "",
-    weights: Path | None = None,
-    device: str | None = None,
-    precision: str | None = None,
-    batch_tokens: int | None = None,
-    min_matched: float | None = None,
+    models: Models = DEFAULTS,
 ) -> int:
     """Assess methods on a dataset, or run a study file, and write report.html.
 
@@ -222,16 +245,6 @@ def run(
         Turn log-normalised values back into counts, where that is exact.
     compat
         "scib" scores as scib-metrics 0.5.10 does, for comparison with older tables.
-    weights
-        Folder with the published files of a foundation model, or with one folder per model.
-    device
-        cpu, cuda or cuda:N; by default a GPU where there is one.
-    precision
-        float32, bfloat16 or float16; by default bfloat16 on a GPU and float32 elsewhere.
-    batch_tokens
-        Tokens that pass through a network at once; by default found.
-    min_matched
-        Smallest share of the genes that a foundation model must know, by default 0.5.
     """
     from sclitmus import api
 
@@ -252,7 +265,7 @@ def run(
         organism=organism,
         invert_lognorm=invert_lognorm,
         compat=compat,
-        compute=_compute(weights, device, precision, batch_tokens, min_matched),
+        compute=asdict(models),
     )
     folder = out or Path(f"sclitmus-{study.name}")
     if dry_run:
@@ -334,11 +347,7 @@ def embed(
     /,
     *,
     out: Path,
-    weights: Path | None = None,
-    device: str | None = None,
-    precision: str | None = None,
-    batch_tokens: int | None = None,
-    min_matched: float | None = None,
+    models: Models = DEFAULTS,
     seed: int = 0,
     counts: str | None = None,
     organism: str | None = None,
@@ -355,16 +364,6 @@ def embed(
     out
         .npy (rows in the order of the source), .parquet (keyed by cell id), or .h5ad (a copy of the
         source with the embedding in obsm).
-    weights
-        Folder with the published files of a foundation model, or with one folder per model.
-    device
-        cpu, cuda or cuda:N; by default a GPU where there is one.
-    precision
-        float32, bfloat16 or float16; by default bfloat16 on a GPU and float32 elsewhere.
-    batch_tokens
-        Tokens that pass through a network at once; by default found.
-    min_matched
-        Smallest share of the genes that a foundation model must know, by default 0.5.
     seed
         Of the random numbers of a method that draws some.
     counts, organism, invert_lognorm
@@ -385,7 +384,7 @@ def embed(
             seed=seed,
             on_start=on_start,
             on_progress=on_progress,
-            compute=_compute(weights, device, precision, batch_tokens, min_matched),
+            compute=asdict(models),
             counts=counts,
             organism=organism,
             invert_lognorm=invert_lognorm,
@@ -402,8 +401,7 @@ def check(
     label: str | None = None,
     batch: str | None = None,
     data: str = "pbmc68k_reduced",
-    weights: Path | None = None,
-    device: str | None = None,
+    models: Models = DEFAULTS,
 ) -> int:
     """Check a method against the contract, or a data file before a run.
 
@@ -418,14 +416,11 @@ def check(
         obs columns, when a data file is checked.
     data
         Cells on which a foundation model is measured.
-    weights, device
-        Of a foundation model, as for `sclitmus run`.
     """
     from sclitmus import api, catalog
 
     if target.partition("@")[0] in catalog.MODELS:
-        compute = _compute(weights, device, None, None, None)
-        for behaviour, lines in api.stability_lines(target, data, compute).items():
+        for behaviour, lines in api.stability_lines(target, data, asdict(models)).items():
             print(f"{target}, {behaviour}")
             for line in lines:
                 print(f"  {line}")
@@ -440,22 +435,6 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _compute(
-    weights: Path | None,
-    device: str | None,
-    precision: str | None,
-    batch_tokens: int | None,
-    min_matched: float | None,
-) -> dict[str, Any]:
-    return {
-        "weights": str(weights) if weights else None,
-        "device": device,
-        "precision": precision,
-        "batch_tokens": batch_tokens,
-        "min_matched": min_matched,
-    }
-
-
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     name, sign, value = text.partition("=")
     if not (name.strip() and sign and value.strip()):
@@ -467,6 +446,8 @@ def _pair(text: str, option: str, form: str) -> tuple[str, str]:
 
 def _print_notice(weights: "Weights", absent: list[Any]) -> None:
     """Say what would be fetched, from where, and on which terms."""
+    from sclitmus.progress import size_in_words
+
     card = weights.card
     lines = [
         f"{card.id}: {card.title}",
@@ -477,7 +458,7 @@ def _print_notice(weights: "Weights", absent: list[Any]) -> None:
     if card.non_commercial:
         lines.append("  NOTE     for non-commercial use only, by the licence of the weights")
     for file in absent:
-        size = _size(file.size) if file.size else "size not published"
+        size = size_in_words(file.size) if file.size else "size not published"
         lines.append(f"  to fetch {file.name} ({size}) from {file.url}")
         if not file.url:
             lines[-1] = f"  by hand  {file.name}: {file.how or f'see {card.source}'}"
@@ -496,64 +477,6 @@ def _require_consent(weights: "Weights") -> None:
     print("Accept the licence and fetch? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise SclitmusError("nothing was fetched", "consent to the licence", "answer y, or --yes")
-
-
-def _size(n_bytes: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:.1f} {unit}"
-    return f"{n_bytes} bytes"
-
-
-@contextmanager
-def _download_bars() -> "Iterator[OnProgress]":
-    """Yield a function that shows how far each file is: bars on a terminal, else lines."""
-    if not sys.stderr.isatty():
-        yield _download_lines()
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bars
-
-    name, bar = TextColumn("{task.description}"), BarColumn(bar_width=24)
-    speed = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Bars(name, bar, *speed, console=console) as bars:
-        rows: dict[str, Any] = {}
-
-        def on_progress(now: Any) -> None:
-            if now.note:
-                console.print(f"{now.name}: {now.note}", markup=False, highlight=False)
-            if now.done:
-                if now.name not in rows:
-                    rows[now.name] = bars.add_task(escape(now.name), total=None)
-                bars.update(rows[now.name], completed=now.done, total=now.total or None)
-
-        yield on_progress
-
-
-def _download_lines(seconds: float = 10.0) -> "OnProgress":
-    said = 0.0
-
-    def on_progress(now: Any) -> None:
-        nonlocal said
-        ended = now.total and now.done == now.total
-        if not (now.note or ended or time.monotonic() - said > seconds):
-            return
-        said = time.monotonic()
-        of = f" of {_size(now.total)}" if now.total else ""
-        far = f" {_size(now.done)}{of}" if now.done else ""
-        note = f" {now.note}" if now.note else ""
-        print(f"{now.name}:{far}{note}", file=sys.stderr, flush=True)
-
-    return on_progress
 
 
 def _print_plan(plan: Any, jobs: int | None) -> None:

@@ -1,10 +1,10 @@
-"""Shows a run on the terminal: live bars on a terminal, one line per finished job elsewhere."""
+"""Shows what runs: live bars on a terminal, a line now and then elsewhere."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sclitmus.execution.events import (
     DamageFound,
@@ -15,6 +15,9 @@ from sclitmus.execution.events import (
     Planned,
     Progress,
 )
+
+if TYPE_CHECKING:
+    from sclitmus.models.partial import OnProgress as OnDownload
 
 OnEvent = Callable[[Event], None]
 SECONDS_BETWEEN_LINES = 30  # of a log without a terminal, while a job runs
@@ -165,3 +168,62 @@ def _bars(stream: TextIO) -> Iterator[OnEvent]:
                 console.print(text, markup=False, highlight=False)
 
         yield on_event
+
+
+@contextmanager
+def download_bars(stream: TextIO = sys.stderr) -> "Iterator[OnDownload]":
+    """Yield a function that shows how far each file is: bars on a terminal, else lines."""
+    if not stream.isatty():
+        yield _download_lines(stream)
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    name, bar = TextColumn("{task.description}"), BarColumn(bar_width=24)
+    speed = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(file=stream)
+    with Bars(name, bar, *speed, console=console) as bars:
+        rows: dict[str, Any] = {}
+
+        def on_progress(now: Any) -> None:
+            if now.note:
+                console.print(f"{now.name}: {now.note}", markup=False, highlight=False)
+            if now.done:
+                if now.name not in rows:
+                    rows[now.name] = bars.add_task(escape(now.name), total=None)
+                bars.update(rows[now.name], completed=now.done, total=now.total or None)
+
+        yield on_progress
+
+
+def _download_lines(stream: TextIO, seconds: float = 10.0) -> "OnDownload":
+    said = 0.0
+
+    def on_progress(now: Any) -> None:
+        nonlocal said
+        ended = now.total and now.done == now.total
+        if not (now.note or ended or time.monotonic() - said > seconds):
+            return
+        said = time.monotonic()
+        of = f" of {size_in_words(now.total)}" if now.total else ""
+        far = f" {size_in_words(now.done)}{of}" if now.done else ""
+        note = f" {now.note}" if now.note else ""
+        print(f"{now.name}:{far}{note}", file=stream, flush=True)
+
+    return on_progress
+
+
+def size_in_words(n_bytes: int) -> str:
+    """Return ``417.6 MB``."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes} bytes"
