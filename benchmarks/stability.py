@@ -23,7 +23,11 @@ from sclitmus.errors import NotApplicable
 from sclitmus.execution.stability import Effect, stability
 
 # A model that takes minutes per cell on a CPU is measured with fewer layers: setting -> value.
-SMALLER: dict[str, dict[str, Any]] = {}
+SMALLER: dict[str, dict[str, Any]] = {
+    "uce_4l": {"nlayers": 2},
+    "transcriptformer_sapiens": {"model_config": {"num_layers": 3}},
+    "state_se_600m": {"model": {"nlayers": 1}},
+}
 
 
 def measure(id: str, behaviour: str, cells: Dataset, weights: str | None) -> tuple[Effect, ...]:

@@ -25,6 +25,7 @@ from sclitmus.models.weights import Weights
 class Sums:
     """A port whose embedding is known: sum and number of a cell's counts, plus one draw."""
 
+    behaviour: Behaviour = "fixed"
     network: Any = field(default_factory=torch.nn.Identity)
     space: GeneSpace = field(default_factory=lambda: GeneSpace(tuple("ABCDEFGH"), "symbol"))
     together: int | None = None
@@ -198,3 +199,20 @@ def test_unknown_devices_and_precisions_are_refused() -> None:
         _ = Compute(device="gpu").place
     with pytest.raises(MethodError, match="precision 'half'"):
         _ = Compute(device="cpu", precision="half").dtype
+
+
+def test_tokens_made_in_parts_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    cells = cells_of(1000)
+    port = Sums()
+    lookup = port.space.match(cells.genes).lookup
+    rng = np.random.default_rng(0)
+    parts = inference.tokenised(port, cells.counts, lookup, rng)
+    assert port.blocks == 3
+    whole = port.tokenise(cells.counts, lookup, rng)
+    assert np.array_equal(parts.offsets, whole.offsets)
+    for name in whole.columns:
+        assert np.array_equal(parts.columns[name], whole.columns[name])
+    official = Sums(behaviour="official")
+    inference.tokenised(official, cells.counts, lookup, rng)
+    assert official.blocks == 1  # its random numbers come in order

@@ -16,7 +16,9 @@ from scipy import sparse
 
 from sclitmus.core.dataset import Dataset, Genes
 from sclitmus.errors import NotApplicable, WeightsError
+from sclitmus.models import scgpt
 from sclitmus.models.frozen import FrozenModel
+from sclitmus.models.gene_space import known_entries
 from sclitmus.models.inference import Passes
 from sclitmus.models.scgpt import Config, Network, ScGPT, binned
 
@@ -61,7 +63,8 @@ def test_official_tokens_and_embeddings_are_those_of_the_official_code(
         cells.counts, port.space.match(cells.genes).lookup, np.random.default_rng(7)
     )
     assert tokens.lengths.tolist() == official["lengths"].tolist()
-    assert np.array_equal(tokens.columns["row"], official["tokens"][0])
+    rows = np.where(tokens.columns["gene"] < 0, port.cls, tokens.columns["gene"])
+    assert np.array_equal(rows, official["tokens"][0])
     assert np.array_equal(tokens.columns["value"], official["tokens"][1])
     z = model.embed(cells)
     assert np.abs(z - official["cells"]).max() <= 1e-5
@@ -139,6 +142,28 @@ def test_bins_equal_the_definition(kind: str) -> None:
         [official_bins(row, u[a:b]) for row, a, b in zip(rows, offsets, offsets[1:], strict=False)]
     )
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["counts", "large", "fractions"])
+def test_the_fast_tokeniser_equals_its_steps(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    dense = rng.negative_binomial(0.4, 0.1, (60, 90)).astype(np.float32)
+    dense[3] = 0
+    dense[4, :2] = [7, 7]
+    dense = {"counts": dense, "large": dense * 3000, "fractions": np.log1p(dense)}[kind]
+    counts = sparse.csr_matrix(dense.astype(np.float32))
+    counts.data[::17] = 0  # stored zeros
+    lookup = rng.permutation(np.concatenate([np.arange(80), np.full(10, -1)])).astype(np.int32)
+    offsets, rows, values = known_entries(counts, lookup)
+    bins = binned(offsets, values, np.full(1, 0.5), 51)
+    for room in (1, 30, 1000):
+        kept = scgpt._own_subsets(offsets, rows, values, bins, room)
+        expected = scgpt._behind_cls(*kept, np.float32(-2))
+        found = scgpt._fixed_tokens(
+            counts.indptr, counts.indices, counts.data, lookup, np.float32(-2), 51, room
+        )
+        for a, b in zip(found, expected, strict=True):
+            assert np.array_equal(a, b)
 
 
 def test_a_cell_without_known_genes_is_its_cls_token_alone(folder: Path, cells: Dataset) -> None:

@@ -76,14 +76,7 @@ class FrozenModel:
             If it does not have one of the settings.
         """
         card = model_card(self.id)
-        unknown = [name for name in self.config if name not in card.config]
-        if unknown:
-            raise MethodError(
-                f"{self.id} was given the setting {', '.join(unknown)}",
-                f"one of: {', '.join(card.config)}",
-                "see docs/models for what each does",
-            )
-        return replace(card, config={**card.config, **self.config})
+        return replace(card, config=_changed(card.config, self.config, self.id))
 
     @property
     def files(self) -> Weights:
@@ -109,7 +102,7 @@ class FrozenModel:
         }
         if self.random_init:
             params["init_seed"] = self.init_seed
-        params |= {f"config.{name}": value for name, value in self.config.items()}
+        params |= {f"config.{name}": str(value) for name, value in self.config.items()}
         params["weights"] = self._weights_mark()
         title = f"{model.title}, random weights" if self.random_init else model.title
         title += ", as published" if self.behaviour == "official" else ""
@@ -230,6 +223,23 @@ class FrozenModel:
         from sclitmus.models.inference import Compute
 
         return Compute(self.device, self.precision, self.batch_tokens, self.drawn)
+
+
+def _changed(config: Mapping[str, Any], changes: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Return a configuration with some of its values changed, in its tables too."""
+    unknown = [name for name in changes if name not in config]
+    if unknown:
+        raise MethodError(
+            f"{model} was given the setting {', '.join(unknown)}",
+            f"one of: {', '.join(config)}",
+            "see docs/models for what each does",
+        )
+    return {
+        name: _changed(value, changes[name], model)
+        if isinstance(value, Mapping) and name in changes
+        else changes.get(name, value)
+        for name, value in config.items()
+    }
 
 
 def variant(settings: dict[str, Any], names: Iterable[str], id: str) -> dict[str, Any]:

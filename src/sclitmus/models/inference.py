@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int32, Int64
 from scipy import sparse
 from torch import Tensor
 
@@ -23,12 +24,13 @@ from sclitmus.core.dataset import Dataset
 from sclitmus.errors import MethodError
 from sclitmus.models.gene_space import Matched
 from sclitmus.models.port import Port
-from sclitmus.models.tokens import Batch, Tokens, on_device
+from sclitmus.models.tokens import Batch, Tokens, joined, on_device
 from sclitmus.models.unfinished import Unfinished, set_stream, stream_state
 
 log = logging.getLogger(__name__)
 
 BLOCK_CELLS = 2048
+PART_CELLS = 256  # fewer are not worth a thread
 # Tokens per pass. On a CPU more only adds memory; on a GPU it is where the matrix units are full.
 CPU_TOKENS = 8_192
 GPU_TOKENS = 131_072
@@ -278,12 +280,40 @@ def _blocks(
                 set_stream(rng, state)
                 yield Block(number, rows, NO_TOKENS, z, state)
             else:
-                tokens = port.tokenise(counts, matched.lookup, rng)
+                tokens = tokenised(port, counts, matched.lookup, rng)
                 more = {name: column[rows] for name, column in known.items()}
                 tokens = replace(tokens, cells={**tokens.cells, **more})
                 yield Block(number, rows, tokens, None, stream_state(rng))
 
     return _ahead(read())
+
+
+def tokenised(
+    port: Port,
+    counts: sparse.csr_matrix,
+    lookup: Int32[np.ndarray, "n_genes"],
+    rng: np.random.Generator,
+) -> Tokens:
+    """Tokenise cells; on all cores where a cell's tokens depend on the cell alone."""
+    n_parts = min(torch.get_num_threads(), counts.shape[0] // PART_CELLS)
+    if port.behaviour != "fixed" or n_parts < 2:
+        return port.tokenise(counts, lookup, rng)
+    edges = np.linspace(0, counts.shape[0], n_parts + 1).astype(int)
+    # Compiled code lets go of the interpreter, so threads are enough.
+    with ThreadPoolExecutor(n_parts) as pool:
+        parts = pool.map(
+            lambda part: port.tokenise(_rows(counts, *part), lookup, rng), pairwise(edges)
+        )
+        return joined(list(parts))
+
+
+def _rows(counts: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
+    """Rows of a matrix without copying them."""
+    first, last = counts.indptr[start], counts.indptr[stop]
+    parts = (counts.data[first:last], counts.indices[first:last], counts.indptr[start : stop + 1])
+    rows = sparse.csr_matrix((*parts[:2], parts[2] - first), (stop - start, counts.shape[1]))
+    rows.has_sorted_indices = counts.has_sorted_indices
+    return rows
 
 
 def _count_blocks(

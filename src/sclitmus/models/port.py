@@ -37,6 +37,7 @@ class Port(Protocol):
     dataset, which are added to `Tokens.cells`.
     """
 
+    behaviour: Behaviour
     network: Any
     space: GeneSpace
     together: int | None

@@ -5,7 +5,8 @@ from jaxtyping import Float32, Float64, Int32, Int64
 from numba import njit
 
 DIGIT_BITS = 11  # of a radix sort: 2048 counters stay in the fastest cache
-ROW_DIGITS, VALUE_DIGITS = 2, 6  # digits that cover 22 bits of a row, 64 bits of a number
+MANTISSA_BITS = 16  # of a value that the radix sort looks at; the rest is put right afterwards
+SMALLEST_EXPONENT = -32  # values below 2⁻³² or above 2³¹ fall into the outermost places
 
 Entries = tuple[
     Int64[np.ndarray, "n_cells_plus_1"], Int32[np.ndarray, "n_entries"], Float32[np.ndarray, "n"]
@@ -28,56 +29,67 @@ def ranked(
     values
         Positive.
     """
-    # Positive numbers sort as their bits do; inverted, the largest comes first.
-    words = ~np.ascontiguousarray(values, dtype=np.float64).view(np.uint64)
-    return np.asarray(_ranked(offsets, rows.astype(np.uint64), words)).astype(np.int32)
+    return np.asarray(
+        _ranked(
+            offsets,
+            rows.astype(np.int32, copy=False),
+            np.ascontiguousarray(values, dtype=np.float64),
+            np.ascontiguousarray(values, dtype=np.float64).view(np.int64),
+        )
+    )
 
 
 @njit(cache=True, nogil=True)
-def _ranked(offsets, rows, words):  # type: ignore[no-untyped-def]
-    """Radix sort: by one digit after the other, the least significant first; each pass keeps the
-    order of the last where digits are equal."""
+def _ranked(offsets, rows, values, bits):  # type: ignore[no-untyped-def]
+    """Radix sort by the leading 22 bits of each value, then insertion by all of it and the row.
+
+    Few neighbours are still in the wrong order after the first, so the second is one pass."""
     out = np.empty_like(rows)
+    n_places = 1 << DIGIT_BITS
+    top = (1 << (2 * DIGIT_BITS)) - 1
+    low = (1023 + SMALLEST_EXPONENT) << MANTISSA_BITS
     longest = 0
     for cell in range(len(offsets) - 1):
         longest = max(longest, offsets[cell + 1] - offsets[cell])
+    keys = np.empty(longest, dtype=np.int64)
     order, turned = np.empty(longest, dtype=np.int32), np.empty(longest, dtype=np.int32)
-    first = np.empty(1 << DIGIT_BITS, dtype=np.int32)
+    last, first = np.empty(n_places, dtype=np.int64), np.empty(n_places, dtype=np.int64)
     for cell in range(len(offsets) - 1):
-        a, b = offsets[cell], offsets[cell + 1]
-        for i in range(b - a):
-            order[i] = i
-        for digit in range(ROW_DIGITS + VALUE_DIGITS):
-            if digit < ROW_DIGITS:
-                moved = _by_digit(rows[a:b], digit, order, turned, first)
-            else:
-                moved = _by_digit(words[a:b], digit - ROW_DIGITS, order, turned, first)
-            if moved:
-                order, turned = turned, order
-        for i in range(b - a):
+        a, n = offsets[cell], offsets[cell + 1] - offsets[cell]
+        last[:] = 0
+        first[:] = 0
+        for i in range(n):
+            # Positive numbers sort as their bits do; from the top, the largest comes first.
+            key = top - min(max((bits[a + i] >> (52 - MANTISSA_BITS)) - low, 0), top)
+            keys[i] = key
+            last[key & (n_places - 1)] += 1
+            first[key >> DIGIT_BITS] += 1
+        at_last, at_first = 0, 0
+        for place in range(n_places):
+            last[place], at_last = at_last, at_last + last[place]
+            first[place], at_first = at_first, at_first + first[place]
+        for i in range(n):
+            place = keys[i] & (n_places - 1)
+            turned[last[place]] = i
+            last[place] += 1
+        for i in range(n):
+            place = keys[turned[i]] >> DIGIT_BITS
+            order[first[place]] = turned[i]
+            first[place] += 1
+        for i in range(1, n):
+            entry = order[i]
+            value, row = values[a + entry], rows[a + entry]
+            j = i - 1
+            while j >= 0 and (
+                values[a + order[j]] < value
+                or (values[a + order[j]] == value and rows[a + order[j]] > row)
+            ):
+                order[j + 1] = order[j]
+                j -= 1
+            order[j + 1] = entry
+        for i in range(n):
             out[a + i] = rows[a + order[i]]
     return out
-
-
-@njit(cache=True, nogil=True)
-def _by_digit(words, digit, order, turned, first):  # type: ignore[no-untyped-def]
-    """Write `order` into `turned`, by a digit of the words; or return False if all are equal."""
-    shift, mask = np.uint64(digit * DIGIT_BITS), np.uint64((1 << DIGIT_BITS) - 1)
-    first[:] = 0
-    for word in words:
-        first[(word >> shift) & mask] += 1
-    if len(words) == 0 or first[(words[0] >> shift) & mask] == len(words):
-        return False
-    total = 0
-    for d in range(len(first)):
-        n = first[d]
-        first[d] = total
-        total += n
-    for i in range(len(words)):
-        d = (words[order[i]] >> shift) & mask
-        turned[first[d]] = order[i]
-        first[d] += 1
-    return True
 
 
 def summed(lookup: Int32[np.ndarray, "n_genes"], entries: Entries) -> Entries:

@@ -214,44 +214,50 @@ class ScGPT:
         lookup: Int32[np.ndarray, "n_genes"],
         rng: np.random.Generator,
     ) -> Tokens:
-        offsets, rows, values = known_entries(counts, lookup)
         room = self.config.max_seq_len - 1  # beside <cls>
+        if self.behaviour == "fixed" and self.config.binned:
+            starts, gene, value = _fixed_tokens(
+                counts.indptr,
+                counts.indices,
+                counts.data.astype(np.float32, copy=False),
+                lookup,
+                np.float32(self.config.pad_value),
+                self.config.n_bins,
+                room,
+            )
+            return Tokens(starts, {"gene": gene, "value": value})
+        offsets, rows, values = known_entries(counts, lookup)
         if self.behaviour == "official":
             ties, subsets = rng.spawn(2)
             # Bins are of the whole cell; only then are genes left out.
             bins = self._bins(offsets, values, ties.random(len(values)))
-            offsets, rows, bins = _random_subsets(offsets, rows, bins, room, subsets)
+            kept = _random_subsets(offsets, rows, bins, room, subsets)
         else:
-            bins = self._bins(offsets, values, None)
-            offsets, rows, bins = _own_subsets(offsets, rows, values, bins, room)
-        starts, gene, row, value = _behind_cls(
-            offsets, rows, bins, np.int32(self.cls), np.float32(self.config.pad_value)
-        )
-        return Tokens(starts, {"gene": gene, "row": row, "value": value})
+            kept = _own_subsets(offsets, rows, values, values, room)
+        starts, gene, value = _behind_cls(*kept, np.float32(self.config.pad_value))
+        return Tokens(starts, {"gene": gene, "value": value})
 
     def _bins(
         self,
         offsets: Int64[np.ndarray, "n_cells_plus_1"],
-        values: Float32[np.ndarray, "n"],
-        spread: np.ndarray | None,
-    ) -> Float32[np.ndarray, "n"]:
+        values: Float32[np.ndarray, "n_entries"],
+        spread: np.ndarray,
+    ) -> Float32[np.ndarray, "n_entries"]:
         if not self.config.binned:
             return values
-        if spread is None:
-            spread = np.full(1, 0.5)
         return np.asarray(binned(offsets, values, spread, self.config.n_bins))
 
     def cells(self, batch: Batch) -> Tensor:
-        first = torch.tensor(batch.offsets[:-1], device=batch.columns["row"].device)
+        first = torch.tensor(batch.offsets[:-1], device=batch.columns["gene"].device)
         return nn.functional.normalize(self._states(batch)[first].float(), dim=1)
 
     def gene_states(self, batch: Batch) -> Tensor:
         return self._states(batch)
 
     def _states(self, batch: Batch) -> Tensor:
-        states: Tensor = self.network(
-            batch.columns["row"], batch.columns["value"], list(batch.offsets)
-        )
+        gene = batch.columns["gene"]
+        rows = torch.where(gene < 0, self.cls, gene)
+        states: Tensor = self.network(rows, batch.columns["value"], list(batch.offsets))
         return states
 
     def gene_table(self) -> Float32[np.ndarray, "n_rows d"]:
@@ -339,20 +345,87 @@ def _own_subsets(
 
 
 @njit(cache=True, nogil=True)
-def _behind_cls(offsets, rows, bins, cls, value):  # type: ignore[no-untyped-def]
-    """Put <cls> before the tokens of each cell; return offsets, gene (-1: none), row and value."""
+def _behind_cls(offsets, rows, values, pad_value):  # type: ignore[no-untyped-def]
+    """Put <cls> before the tokens of each cell; return offsets, gene (-1: none) and value."""
     n_cells = len(offsets) - 1
     starts = offsets + np.arange(n_cells + 1)
-    n = starts[-1]
-    gene, row = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
-    out = np.empty(n, dtype=np.float32)
+    gene = np.empty(starts[-1], dtype=np.int32)
+    value = np.empty(starts[-1], dtype=np.float32)
     for cell in range(n_cells):
         at = starts[cell]
-        gene[at], row[at], out[at] = -1, cls, value
+        gene[at], value[at] = -1, pad_value
         for i in range(offsets[cell], offsets[cell + 1]):
             at += 1
-            gene[at], row[at], out[at] = rows[i], rows[i], bins[i]
-    return starts, gene, row, out
+            gene[at], value[at] = rows[i], values[i]
+    return starts, gene, value
+
+
+@njit(cache=True, nogil=True)
+def _fixed_tokens(indptr, indices, data, lookup, pad_value, n_bins, room):  # type: ignore[no-untyped-def]
+    """Do in one go over the counts what `known_entries`, `binned`, `_own_subsets` and `_behind_cls`
+    do one after the other, with the middle bin for ties: three times as fast."""
+    n_cells = len(indptr) - 1
+    starts = np.zeros(n_cells + 1, dtype=np.int64)
+    gene = np.empty(len(indices) + n_cells, dtype=np.int32)
+    value = np.empty(len(indices) + n_cells, dtype=np.float32)
+    n_at = np.zeros(MAX_COUNTED + 1, dtype=np.int64)
+    bin_of = np.empty(MAX_COUNTED + 1, dtype=np.float32)
+    edges = np.empty(n_bins - 1)
+    middle = np.full(1, 0.5)
+    at = 0
+    for cell in range(n_cells):
+        gene[at], value[at] = -1, pad_value
+        at += 1
+        first = at
+        largest = 0
+        counted = True
+        for j in range(indptr[cell], indptr[cell + 1]):
+            row = lookup[indices[j]]
+            x = data[j]
+            if row < 0 or x == 0:
+                continue
+            gene[at] = row
+            value[at] = x
+            at += 1
+            if counted:
+                count = int(x)
+                if count != x or count < 0 or count > MAX_COUNTED:
+                    counted = False
+                else:
+                    n_at[count] += 1
+                    if count > largest:
+                        largest = count
+        n = at - first
+        if n > 0:
+            seed = np.uint64(0)
+            if n > room:
+                seed = cell_seeds(np.array([0, n]), gene[first:at], value[first:at])[0]
+            if counted:
+                _edges_of_counts(n_at, n, edges)
+                i, j = 0, 0
+                for count in range(largest + 1):
+                    while i < len(edges) and edges[i] < count:
+                        i += 1
+                    while j < len(edges) and edges[j] <= count:
+                        j += 1
+                    bin_of[count] = np.ceil(0.5 * (i - j) + j)
+                for i in range(first, at):
+                    value[i] = bin_of[int(value[i])]
+            else:
+                one = np.array([0, n])
+                value[first:at] = binned(one, value[first:at].copy(), middle, n_bins)
+            if n > room:
+                keys = uniforms(seed, gene[first:at])
+                last = np.partition(keys, room - 1)[room - 1]
+                to = first
+                for i in range(n):
+                    if keys[i] <= last:
+                        gene[to], value[to] = gene[first + i], value[first + i]
+                        to += 1
+                at = to
+        n_at[: largest + 1] = 0
+        starts[cell + 1] = at
+    return starts, gene[:at].copy(), value[:at].copy()
 
 
 @njit(cache=True, nogil=True)

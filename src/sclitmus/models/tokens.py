@@ -55,6 +55,21 @@ class Tokens:
         )
 
 
+def joined(parts: Sequence[Tokens]) -> Tokens:
+    """Put the cells of several parts one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = np.cumsum([part.offsets[-1] for part in parts])
+    starts = [0, *ends[:-1].tolist()]
+    offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=True)]
+    first = parts[0]
+    return Tokens(
+        np.concatenate([[0], *offsets]).astype(np.int64),
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in first.columns},
+        {name: np.concatenate([part.cells[name] for part in parts]) for name in first.cells},
+    )
+
+
 @dataclass(frozen=True)
 class Batch:
     """Tokens of the cells that pass through the network together, as tensors on its device."""

@@ -55,11 +55,7 @@ class Weights:
 
     def missing(self) -> list[WeightFile]:
         """Return the files that the model cannot do without and that are not there."""
-        return [
-            file
-            for file in self.card.files
-            if not file.optional and not self._is_there(file)
-        ]
+        return [file for file in self.card.files if not file.optional and not self._is_there(file)]
 
     def _is_there(self, file: WeightFile) -> bool:
         names = (file.name, file.instead) if file.instead else (file.name,)
