@@ -24,6 +24,7 @@ from sclitmus.execution.stability import Effect, stability
 
 # A model that takes minutes per cell on a CPU is measured with fewer layers: setting -> value.
 SMALLER: dict[str, dict[str, Any]] = {
+    "scfoundation": {"encoder": {"depth": 3}},
     "uce_4l": {"nlayers": 2},
     "transcriptformer_sapiens": {"model_config": {"num_layers": 3}},
     "state_se_600m": {"model": {"nlayers": 1}},

@@ -126,7 +126,9 @@ def _method_row(id: str) -> tuple[str, str]:
     except SclitmusError as error:  # a plugin that does not load must not hide the others
         return id, f"cannot be loaded: {error.seen}"
     settings = " ".join(f"{name}={value}" for name, value in card.params.items())
-    return id, f"{card.kind.replace('_', ' ')}: {card.title}" + (f" [{settings}]" * bool(settings))
+    terms = " (non-commercial)" if card.non_commercial else ""
+    text = f"{card.kind.replace('_', ' ')}: {card.title}{terms}"
+    return id, f"{text} [{settings}]" if settings else text
 
 
 @app.command

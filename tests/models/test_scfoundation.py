@@ -56,7 +56,8 @@ def small_card(**settings: Any) -> ModelCard:
     """The card for the fixture: its gene list is not the published one, so no checksum."""
     card = model_card("scfoundation")
     files = (WeightFile(CHECKPOINT), WeightFile(GENE_LIST))
-    return replace(card, config=SMALL | settings, files=files)
+    reading = {"version": "cell", "pool": "all", "tgthighres": "t4", "gene_batch": 1}
+    return replace(card, config=SMALL | reading | settings, files=files)
 
 
 @pytest.fixture(scope="module")

@@ -248,7 +248,8 @@ class _Pair:
             return f"{card.id} needs a {' and a '.join(lacking)} column, which the data lack"
         if all(question.refusal for question in questions):
             return "no task of the study applies to this dataset"
-        return ""
+        # What `fit` would refuse whatever the cells: weights that are not there.
+        return str(getattr(self.method.object, "unavailable", ""))
 
     def _failed_before(self, key: str, task: str) -> str:
         if self.retry_failed:

@@ -46,11 +46,24 @@ class Renamed:
             self.method.card, id=self.name, title=f"{self.method.card.title} ({self.name})"
         )
 
+    @property
+    def unavailable(self) -> str:
+        return str(getattr(self.method, "unavailable", ""))
+
+    @property
+    def untrained(self) -> CellEmbedder | None:
+        twin: CellEmbedder | None = getattr(self.method, "untrained", None)
+        return twin
+
     def fit(self, train: Dataset, rng: np.random.Generator) -> Self:
         return replace(self, method=self.method.fit(train, rng))
 
     def embed(self, cells: Dataset) -> Float32[np.ndarray, "n_cells d"]:
         return self.method.embed(cells)
+
+    def remarks(self, cells: Dataset) -> tuple[str, ...]:
+        remarks = getattr(self.method, "remarks", None)
+        return tuple(remarks(cells)) if callable(remarks) else ()
 
 
 def resolve(study: Study) -> Resolved:

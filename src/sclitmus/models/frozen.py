@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from sclitmus.core.dataset import Dataset, Genes
 from sclitmus.core.method import GeneVectors, MethodCard
-from sclitmus.errors import MethodError
+from sclitmus.errors import MethodError, NotApplicable
 from sclitmus.models.card import ModelCard, model_card
 from sclitmus.models.gene_space import MIN_MATCHED, Matched
 from sclitmus.models.port import Behaviour, Port
@@ -82,6 +82,17 @@ class FrozenModel:
     def files(self) -> Weights:
         """Where its files are expected."""
         return Weights(self.published, model_folder(self.id, self.weights))
+
+    @property
+    def unavailable(self) -> str:
+        """Why it cannot run whatever the cells, or nothing: the weights are missing."""
+        if self.random_init:
+            return ""
+        try:
+            self.files.require()
+        except NotApplicable as absence:
+            return absence.reason
+        return ""
 
     @property
     def untrained(self) -> "FrozenModel | None":
