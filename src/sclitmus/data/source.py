@@ -1,5 +1,6 @@
 """What every format becomes on its way to a Dataset: tables, and matrices where they lie."""
 
+import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -83,6 +84,18 @@ def about_from(uns: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    SystemError,
+    MemoryError,
+    zlib.error,
+)
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn what readers raise on a damaged or foreign file into a DataError that names the file."""
@@ -96,9 +109,11 @@ def readable(path: Path) -> Iterator[None]:
             "read permission on the file and its folders",
             f"change the permissions, for example with chmod u+r {path}",
         ) from error
-    # What h5py, zarr, anndata, gzip and scipy raise on damaged files, as met in tests; a
-    # programming error of ours (TypeError, NameError …) is not among them.
-    except (OSError, EOFError, RuntimeError, KeyError, ValueError, zlib.error) as error:
+    # What h5py, zarr, anndata, gzip, blosc and scipy raise on damaged files, as met in tests. A
+    # damaged length can ask for a terabyte. A TypeError is theirs only if they raised it.
+    except (*DAMAGE, TypeError) as error:
+        if isinstance(error, TypeError) and _is_ours(error):
+            raise
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
             f"{path} cannot be read: {first_line}",
@@ -106,3 +121,9 @@ def readable(path: Path) -> Iterator[None]:
             "it is truncated, damaged or written by an unknown version: copy or download it again, "
             "and try to open it with the program that wrote it",
         ) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the line that raised an error is one of this package."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return raised_in.is_relative_to(Path(__file__).parents[1])
