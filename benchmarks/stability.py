@@ -24,9 +24,9 @@ from sclitmus.execution.stability import Effect, stability
 
 # A model that takes minutes per cell on a CPU is measured with fewer layers: setting -> value.
 SMALLER: dict[str, dict[str, Any]] = {
-    "scfoundation": {"encoder": {"depth": 3}},
-    "uce_4l": {"nlayers": 2},
-    "transcriptformer_sapiens": {"model_config": {"num_layers": 3}},
+    "scfoundation": {"encoder": {"depth": 2}},
+    "uce_4l": {"nlayers": 1},
+    "transcriptformer_sapiens": {"model_config": {"num_layers": 1}},
     "state_se_600m": {"model": {"nlayers": 1}},
 }
 

@@ -83,7 +83,7 @@ def test_a_cell_without_counts_among_the_frequent_genes_does_not_spoil_the_other
     rare = sparse.lil_matrix((60, 1), dtype=np.float32)
     rare[7, 0] = 3
     genes = replace(cells.genes, symbol=(*cells.genes.symbol, "RARE"), ensembl=("",) * 21)
-    odd = replace(cells, counts=sparse.csr_matrix(sparse.hstack([counts, rare])), genes=genes)
+    odd = replace(cells, store=sparse.csr_matrix(sparse.hstack([counts, rare])), genes=genes)
     z = QUICK.fit(odd, rng_for(0, "a")).embed(odd)
     assert z.shape == (60, 30)
     assert np.isfinite(z).all()

@@ -92,7 +92,7 @@ def test_a_key_depends_on_what_the_method_sees_and_on_nothing_else() -> None:
     assert key(blind, relabelled) == base
     assert key(control, relabelled) != key(control, data)
     assert key(blind, rebatched) != base
-    assert key(blind, replace(data, counts=counts)) != base
+    assert key(blind, replace(data, store=counts)) != base
     assert key(blind, replace(data, embeddings={"mine": z})) == base
     assert key(blind, replace(data, id="renamed")) == base
     assert key(blind, data, seed=1) == base

@@ -127,7 +127,7 @@ def test_fixed_depends_on_the_cell_alone(
     columns = np.random.default_rng(1).permutation(40)
     names = [tuple(np.array(n)[columns]) for n in (cells.genes.symbol, cells.genes.ensembl)]
     turned = replace(
-        cells, counts=cells.counts[:, columns], genes=Genes(names[0], names[1], "human")
+        cells, store=cells.counts[:, columns], genes=Genes(names[0], names[1], "human")
     )
     assert np.abs(fitted(model.weights, turned).embed(turned) - z).max() < 2e-6  # type: ignore[arg-type]
 

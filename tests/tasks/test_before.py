@@ -12,7 +12,7 @@ def make(counts: np.ndarray, id: str = "d") -> Dataset:
     n, g = counts.shape
     return Dataset(
         id=id,
-        counts=sparse.csr_matrix(counts.astype(np.float32)),
+        store=sparse.csr_matrix(counts.astype(np.float32)),
         genes=Genes(tuple(f"G{i}" for i in range(g)), ("",) * g, "human"),
         cells=tuple(map(str, range(n))),
     )

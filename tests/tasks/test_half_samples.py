@@ -16,7 +16,7 @@ def dataset(label: list[str], donor: list[str] | None = None) -> Dataset:
         roles["donor"] = Categories.of(donor)
     return Dataset(
         id="d",
-        counts=sparse.csr_matrix(np.ones((n, 2), dtype=np.float32)),
+        store=sparse.csr_matrix(np.ones((n, 2), dtype=np.float32)),
         genes=Genes(("A", "B"), ("", ""), "human"),
         cells=tuple(map(str, range(n))),
         roles=roles,

@@ -17,13 +17,13 @@ CELLS = simulate(30, 12)
 def with_count(value: float) -> Dataset:
     counts = CELLS.counts.copy()
     counts.data[5] = value
-    return replace(CELLS, counts=counts)
+    return replace(CELLS, store=counts)
 
 
 def without_counts(row: int) -> Dataset:
     counts = sparse.lil_matrix(CELLS.counts)
     counts[row] = 0
-    return replace(CELLS, counts=sparse.csr_matrix(counts))
+    return replace(CELLS, store=sparse.csr_matrix(counts))
 
 
 def codes(values: list[int], names: tuple[str, ...]) -> Dataset:
@@ -32,7 +32,7 @@ def codes(values: list[int], names: tuple[str, ...]) -> Dataset:
 
 
 def changed() -> Dataset:
-    cells = replace(CELLS, counts=CELLS.counts.copy())
+    cells = replace(CELLS, store=CELLS.counts.copy())
     _ = cells.content_hash
     cells.counts.data[0] += 1
     return cells
@@ -53,8 +53,8 @@ def test_simulated_and_supplied() -> None:
         (lambda: with_count(-1), "counts"),
         (lambda: with_count(0.5), "counts"),
         (lambda: without_counts(3), "counts"),
-        (lambda: replace(CELLS, counts=CELLS.counts.tocsc()), "counts"),
-        (lambda: replace(CELLS, counts=CELLS.counts.toarray()), "counts"),
+        (lambda: replace(CELLS, store=CELLS.counts.tocsc()), "counts"),
+        (lambda: replace(CELLS, store=CELLS.counts.toarray()), "counts"),
         (lambda: replace(CELLS, cells=("a",) * 30), "cells"),
         (lambda: replace(CELLS, genes=replace(CELLS.genes, ensembl=())), "genes"),
         (lambda: codes([0, 1, 3], ("a", "b", "c")), "roles"),

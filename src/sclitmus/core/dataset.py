@@ -1,10 +1,8 @@
 """A dataset: raw counts, genes, the columns that play a role, and what was noticed on reading."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
@@ -12,8 +10,6 @@ from scipy import sparse
 
 from sclitmus.core.counts import Counts, InMemory
 from sclitmus.errors import NotApplicable
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -95,29 +91,6 @@ class DatasetCard:
     corpora: tuple[str, ...] = ()  # public ids (GEO, CELLxGENE …), for overlap with pretraining
 
 
-def _counts_go_to_store(dataset: type[T]) -> type[T]:
-    """Let ``counts=`` give what the field `store` holds.
-
-    `counts` is no field, because `dataclasses.replace` reads every field it is not given: it would
-    read a whole file only to hide a column.
-    """
-    generated: Any = dataset.__init__
-    signature = inspect.signature(generated)
-
-    @wraps(generated)
-    def init(self: T, *given: Any, **named: Any) -> None:
-        if "counts" in named:
-            named["store"] = named.pop("counts")  # of `replace`, which hands the old store on too
-        generated(self, *given, **named)
-
-    names = {"store": "counts"}
-    parameters = [p.replace(name=names.get(p.name, p.name)) for p in signature.parameters.values()]
-    init.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    setattr(dataset, "__init__", init)  # noqa: B010 - a plain assignment is no valid type
-    return dataset
-
-
-@_counts_go_to_store
 @dataclass(frozen=True)
 class Dataset:
     """Raw counts of cells with the columns that play a role. Never changed after it is made.
@@ -126,13 +99,10 @@ class Dataset:
     ----------
     id
         Short name, used in records and file names.
-    counts
-        Raw counts, cells x genes: finite, whole, not negative; no empty row. Given as a CSR matrix
-        or as anything that keeps the contract of `core.counts.Counts`; always read as a CSR
-        matrix. Counts that are stored elsewhere are read into memory, once, the first time that
-        `counts` is asked for; everything else here goes without.
     store
-        Where the counts are.
+        Raw counts, cells x genes: finite, whole, not negative; no empty row. A CSR matrix, or what
+        reads one from elsewhere as it is needed (`core.counts.Counts`). Read it by `counts` or,
+        in bounded memory, by `blocks`.
     genes
         Names of the columns.
     cells
@@ -151,11 +121,7 @@ class Dataset:
     """
 
     id: str
-    if TYPE_CHECKING:  # as it looks from outside; see `_counts_go_to_store`
-        counts: sparse.csr_matrix
-        store: Counts = field(init=False)
-    else:
-        store: Counts
+    store: Counts | sparse.csr_matrix
     genes: Genes
     cells: tuple[str, ...]
     roles: Mapping[str, Categories] = field(default_factory=dict)
@@ -166,36 +132,36 @@ class Dataset:
     source_rows: Int64[np.ndarray, "n_cells"] | None = None
     n_source: int | None = None
 
-    def __post_init__(self) -> None:
-        given: Any = self.store
-        if not hasattr(given, "blocks"):  # a matrix
-            object.__setattr__(self, "store", InMemory(given))
+    @cached_property
+    def _counts(self) -> Counts:
+        if isinstance(self.store, sparse.spmatrix | sparse.sparray | np.ndarray):
+            return InMemory(self.store)
+        return self.store
 
-    if not TYPE_CHECKING:
-
-        @property
-        def counts(self) -> sparse.csr_matrix:
-            return self.store.load()
+    @property
+    def counts(self) -> sparse.csr_matrix:
+        """All raw counts. Those stored elsewhere are read into memory, once, when asked for."""
+        return self._counts.load()
 
     @property
     def n_cells(self) -> int:
-        return self.store.shape[0]
+        return self._counts.shape[0]
 
     @property
     def n_genes(self) -> int:
-        return self.store.shape[1]
+        return self._counts.shape[1]
 
     @property
     def nnz(self) -> int:
         """Number of counts that are not zero."""
-        return self.store.nnz
+        return self._counts.nnz
 
     def blocks(self, n: int) -> Iterator[sparse.csr_matrix]:
         """Yield the counts as consecutive blocks of at most `n` cells.
 
         Memory is bounded by a block, wherever the counts are.
         """
-        return self.store.blocks(n)
+        return self._counts.blocks(n)
 
     def role(self, name: str) -> Categories:
         """Return the column that plays `name`, or say that none does.
@@ -212,10 +178,9 @@ class Dataset:
     def take(self, rows: Int64[np.ndarray, "n_rows"]) -> "Dataset":
         """Keep these rows (all genes), in the order given. Stored counts are not read."""
         source_rows = np.arange(self.n_cells) if self.source_rows is None else self.source_rows
-        counts: Any = self.store.take(rows)
         return replace(
             self,
-            counts=counts,
+            store=self._counts.take(rows),
             cells=tuple(self.cells[i] for i in rows),
             roles={name: column.take(rows) for name, column in self.roles.items()},
             embeddings={name: z[rows] for name, z in self.embeddings.items()},
@@ -237,7 +202,7 @@ class Dataset:
         return cached
 
     def _hash(self) -> str:
-        digest = self.store.hashed()
+        digest = self._counts.hashed()
 
         def add(name: str, data: bytes) -> None:
             digest.update(f"{name}:{len(data)}:".encode())

@@ -108,7 +108,7 @@ def read(
             notes += embedding_notes
     return Dataset(
         id=id or _default_id(source),
-        counts=matrix,
+        store=matrix,
         genes=genes,
         cells=cells,
         roles=columns,

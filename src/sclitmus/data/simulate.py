@@ -73,7 +73,7 @@ def simulate(
         roles["donor"] = _named("donor", donor)
     return Dataset(
         id="simulated",
-        counts=counts,
+        store=counts,
         genes=Genes(tuple(f"GENE{g}" for g in range(n_genes)), ("",) * n_genes, "unknown"),
         cells=tuple(f"cell-{i}" for i in range(n_cells)),
         roles=roles,

@@ -84,7 +84,7 @@ def save(fingerprint: Fingerprint, folder: Path) -> None:
             for part in COUNTS:
                 np.save(folder / f"{part}.npy", getattr(counts, part))
             empty = sparse.csr_matrix(counts.shape, dtype=counts.dtype)
-            rest = replace(dataset, counts=empty, embeddings={})
+            rest = replace(dataset, store=empty, embeddings={})
         for i, name in enumerate(names):
             np.save(folder / f"embedding-{i}.npy", dataset.embeddings[name])
         with (folder / "rest.pickle").open("wb") as file:
@@ -115,7 +115,7 @@ def load(folder: Path) -> Fingerprint:
     else:
         counts = _map(folder, rest.store.shape)
     embeddings = {name: _mapped(folder / f"embedding-{i}.npy") for i, name in enumerate(names)}
-    dataset = replace(rest, counts=counts, embeddings=embeddings)
+    dataset = replace(rest, store=counts, embeddings=embeddings)
     # Known already: neither is computed a second time in a worker.
     object.__setattr__(dataset, "_content_hash", hashes["content_hash"])
     fingerprint = Fingerprint(dataset)

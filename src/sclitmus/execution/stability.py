@@ -113,7 +113,7 @@ def _longest(subject: _Subject) -> np.ndarray:
     twice = cells.take(np.append(np.arange(cells.n_cells), 0))
     counts = sparse.vstack([cells.counts, total], format="csr").astype(np.float32)
     ids = (*cells.cells, "every gene")
-    return subject.embed(replace(twice, counts=counts, cells=ids))[:-1]
+    return subject.embed(replace(twice, store=counts, cells=ids))[:-1]
 
 
 def _cell_order(subject: _Subject) -> np.ndarray:
@@ -149,7 +149,7 @@ def _columns(cells: Dataset, columns: np.ndarray) -> Dataset:
         tuple(cells.genes.ensembl[i] for i in columns),
         cells.genes.organism,
     )
-    return replace(cells, counts=sparse.csr_matrix(cells.counts[:, columns]), genes=genes)
+    return replace(cells, store=sparse.csr_matrix(cells.counts[:, columns]), genes=genes)
 
 
 CHANGES: Mapping[str, Callable[[_Subject], np.ndarray]] = {

@@ -46,7 +46,7 @@ def _gene_order(trial: Trial) -> Finding:
         cells.genes.organism,
     )
     counts = sparse.csr_matrix(cells.counts[:, order])
-    z = trial.fit_embed(replace(cells, counts=counts, genes=genes))
+    z = trial.fit_embed(replace(cells, store=counts, genes=genes))
     # Distances, not coordinates: an axis per gene is a harmless thing to reorder.
     before, after = _distances(trial.z), _distances(z)
     off = float(np.abs(before - after).max()) / (float(before.mean()) or 1.0)
