@@ -66,7 +66,7 @@ class GeneSpace:
                 name = "" if self.only_unnamed and names[column] else other[column]
                 lookup[column] = rows.get(name.upper() if self.any_case else name, -1)
         unknown = [_either(genes, column) for column in np.flatnonzero(lookup < 0).tolist()]
-        return Matched(lookup, len(self.names), tuple(unknown[:EXAMPLES]))
+        return Matched(lookup, sum(map(bool, self.names)), tuple(unknown[:EXAMPLES]))
 
 
 def _either(genes: Genes, column: int) -> str:

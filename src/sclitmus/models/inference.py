@@ -162,7 +162,8 @@ class Passes:
         self.device = compute.place
         self.dtype = compute.dtype
         gpu = self.device.type == "cuda"
-        self.budget = compute.batch_tokens or (GPU_TOKENS if gpu else CPU_TOKENS)
+        own = getattr(port, "cpu_tokens", CPU_TOKENS)  # of networks that cost little per token
+        self.budget = compute.batch_tokens or (GPU_TOKENS if gpu else own)
         port.network.to(self.device).eval()
 
     def over(

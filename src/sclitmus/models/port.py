@@ -34,7 +34,8 @@ class Port(Protocol):
 
     A port whose network reads more of a cell than its counts (its batch, say) also has
     ``beside(cells: Dataset) -> Mapping[str, np.ndarray]``: arrays with a row per cell of the
-    dataset, which are added to `Tokens.cells`.
+    dataset, which are added to `Tokens.cells`. One whose network costs little per token has
+    ``cpu_tokens``, the tokens to pass at once on a CPU.
     """
 
     behaviour: Behaviour

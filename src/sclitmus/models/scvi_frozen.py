@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -165,6 +165,7 @@ class FrozenScVI:
     batches: tuple[str, ...]
     behaviour: Behaviour
     together: int | None = None
+    cpu_tokens: ClassVar[int] = 400_000  # a few small layers: thousands of cells at once
 
     @classmethod
     def load(cls, weights: Weights, behaviour: Behaviour) -> Self:

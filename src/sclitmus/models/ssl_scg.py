@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class SSL:
     space: GeneSpace
     behaviour: Behaviour
     together: int | None = None
+    cpu_tokens: ClassVar[int] = 400_000  # a few small layers: thousands of cells at once
 
     @classmethod
     def load(cls, weights: Weights, behaviour: Behaviour) -> Self:
