@@ -27,8 +27,8 @@ def refusal(path, **settings):
     [
         ("page.h5ad", b"\n<!DOCTYPE html><html>404", "an HTML or XML page", "direct link"),
         ("lfs.h5ad", b"version https://git-lfs.github.com/spec/v1\n", "git-lfs", "git lfs pull"),
-        ("cells.h5ad.gz", gzip.compress(b"x" * 99), "gzip-compressed", "gunzip"),
-        ("cells.h5ad", gzip.compress(b"x" * 99), "gzip-compressed", "gunzip"),
+        ("cells.h5ad.gz", gzip.compress(b"x" * 99, mtime=0), "gzip-compressed", "gunzip"),
+        ("cells.h5ad", gzip.compress(b"x" * 99, mtime=0), "gzip-compressed", "gunzip"),
         ("cells.zip", b"PK\x03\x04zip", "zip archive", "unpack"),
         ("empty.h5ad", b"", "empty (0 bytes)", "again"),
         ("noise.h5ad", bytes(range(256)) * 9, "no known format", "copy or download it again"),
@@ -80,8 +80,8 @@ def test_broken_mtx(tmp_path, content):
 
 
 def test_broken_gzip(tmp_path):
-    (tmp_path / "matrix.mtx.gz").write_bytes(gzip.compress(b"%%MatrixMarket" * 50)[:20])
-    (tmp_path / "features.tsv.gz").write_bytes(gzip.compress(b"a\tA\n" * 99)[:20])
+    (tmp_path / "matrix.mtx.gz").write_bytes(gzip.compress(b"%%MatrixMarket" * 50, mtime=0)[:20])
+    (tmp_path / "features.tsv.gz").write_bytes(gzip.compress(b"a\tA\n" * 99, mtime=0)[:20])
     assert "cannot be read" in refusal(tmp_path).seen
 
 
