@@ -440,3 +440,14 @@ def test_shared_weights_that_differ_in_the_file_are_refused(tmp_path: Path) -> N
     with pytest.raises(WeightsError, match="different although the network shares them"):
         fill(network, tensors, tmp_path)
     assert not filled(network)
+
+
+def test_a_zip_of_a_version_that_does_not_exist_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(3)}, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 247  # "version needed" of the first entry
+    data[data.index(b"\x80\x02") + 2] = 255  # and a pickle whose first instruction is none
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_torch(path, inert="any")

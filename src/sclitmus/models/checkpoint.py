@@ -8,8 +8,10 @@ completely or not at all.
 import io
 import pickle
 import re
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,27 @@ PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile
 EXAMPLES = 5
 ZIP = b"PK\x03\x04"
 ADVICE = re.compile(r"Weights only load failed|weights_only|https?://")  # torch's, not on the file
+
+# What a damaged pickle makes its reader raise, as met in fuzzing: it calls what the bytes say.
+DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
+    OSError,
+    RuntimeError,
+    SystemError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,7 @@ def read_torch(path: Path, inert: Iterable[str] | Literal["any"] = ()) -> Any:
             # The format of before torch 1.6 is no zip: nothing in it can be mapped.
             mmap = _head(path).startswith(ZIP)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # a damaged pickle can raise anything
+    except DAMAGE as error:
         raise _unreadable(path, error) from error
 
 
@@ -107,9 +130,7 @@ def read_pickle(path: Path, allowed: Mapping[str, Callable[..., Any]] | None = N
     refuse_foreign(path)
     try:
         return PlainUnpickler(io.BytesIO(path.read_bytes()), allowed or {}).load()
-    except WeightsError:
-        raise
-    except Exception as error:
+    except DAMAGE as error:
         raise _unreadable(path, error) from error
 
 
@@ -170,7 +191,7 @@ def _guess(path: Path) -> str:
     if head.startswith(ZIP):
         try:
             names = zipfile.ZipFile(path).namelist()
-        except (zipfile.BadZipFile, ValueError):
+        except (zipfile.BadZipFile, ValueError, NotImplementedError):
             return "; it is damaged or cut short"
         torch_made = any(name.endswith("data.pkl") for name in names)
         return "" if torch_made else "; it is a zip archive of something else, to be unpacked"

@@ -37,7 +37,15 @@ from sclitmus.models.weights import (
 
 LOCK = ".fetch.lock"
 # What reading a damaged archive raises.
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    NotImplementedError,  # a zip of a version that does not exist
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+)
 ARCHIVE = ".archive-"  # begins the name of an archive until what is wanted is out of it
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,15 @@ import numpy as np
 from jaxtyping import Float32
 
 ENVIRONMENT = "SCLITMUS_CACHE"
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,  # a zip of a version that does not exist
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def cache_home() -> Path:
@@ -42,7 +52,7 @@ class Unfinished:
         try:
             with np.load(self.folder / f"{block:06d}.npz", allow_pickle=False) as file:
                 return file["z"], json.loads(str(file["state"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except DAMAGE:
             return None
 
     def keep(
