@@ -15,7 +15,7 @@ import numpy as np
 
 from sclitmus import catalog
 from sclitmus.core.dataset import Dataset
-from sclitmus.core.method import CellEmbedder, MethodCard
+from sclitmus.core.method import CellEmbedder, Method, MethodCard
 from sclitmus.core.rng import rng_for
 from sclitmus.core.task import Task
 from sclitmus.data.read import read
@@ -33,6 +33,7 @@ from sclitmus.execution.worker import checked
 from sclitmus.results import Results
 
 if TYPE_CHECKING:
+    import polars as pl
     from anndata import AnnData
 
     from sclitmus.execution.stability import Effect
@@ -45,6 +46,7 @@ __all__ = [
     "compare",
     "embed",
     "execute",
+    "export_splits",
     "fetch",
     "load",
     "plan",
@@ -102,7 +104,7 @@ def study(
     batch: str | None = None,
     donor: str | None = None,
     roles: Mapping[str, str] | None = None,
-    methods: Sequence[str | CellEmbedder] = (),
+    methods: Sequence[str | Method] = (),
     tasks: Sequence[str | Task] = (),
     seeds: int | Sequence[int] = 1,
     compute: Mapping[str, Any] | None = None,
@@ -115,6 +117,7 @@ def study(
     organism: str | None = None,
     invert_lognorm: bool = False,
     compat: Literal["", "scib"] = "",
+    splits: Sequence[str | Path] = (),
     name: str = "",
 ) -> Study:
     """Put one dataset and the methods to assess on it into a study; nothing is computed.
@@ -142,6 +145,8 @@ def study(
         Whether the tasks' simple methods and controls run too; without them no verdict is given.
     compat
         ``"scib"`` for the definitions of scib-metrics 0.5.10.
+    splits
+        Files of splits, to learn from and test the very cells that they name.
     """
     own = (
         *(_method_spec(method, compute) for method in methods),
@@ -158,6 +163,7 @@ def study(
             references=references and asked.references,
             projections=projections and asked.projections,
             compat=compat or asked.compat,
+            splits=(*asked.splits, *map(Path, splits)),
         )
     dataset = _dataset(
         data,
@@ -177,7 +183,60 @@ def study(
         references=references,
         projections=projections,
         compat=compat,
+        splits=tuple(map(Path, splits)),
     )
+
+
+def export_splits(
+    data: "str | Path | AnnData | Dataset",
+    out: str | Path,
+    *,
+    task: str,
+    table: str | Path | None = None,
+    **settings: Any,
+) -> "pl.DataFrame":
+    """Write down, by cell ids, which cells a task learns from and tests; run with ``splits=``.
+
+    Parameters
+    ----------
+    out
+        ``.parquet``, ``.csv`` or ``.tsv``.
+    table
+        Splits of your own instead of drawn ones: columns split, part, cell. They are checked
+        against the data and get a hash, the dataset's name and the task's.
+    settings
+        Roles and reading, as for `study`.
+
+    Raises
+    ------
+    NotApplicable
+        If the task makes no sense for the data.
+    DataError
+        If the table names cells that the data lack, a cell twice in a split, or a setting or a
+        held-out group that the task does not know.
+    """
+    from sclitmus.core.task import LabelTask
+    from sclitmus.data.splits import read_splits, splits_table, write_splits
+    from sclitmus.execution.given_splits import OnGivenSplits
+    from sclitmus.execution.identity import Fingerprint
+    from sclitmus.execution.plan import splits_of
+
+    asked = resolve(study(data, tasks=(task,), references=False, **settings))
+    fingerprint: Fingerprint = asked.datasets[0]
+    if not isinstance(asked.tasks[0].object, LabelTask):
+        raise StudyError(
+            f"{task} learns nothing from labels: it scores all cells and random halves of them",
+            "a task with training cells: annotation, transfer, novel_types …",
+            "see `sclitmus list tasks`",
+        )
+    mine = asked.tasks[0].object
+    if table is not None:
+        file = replace(read_splits(Path(table)), dataset=fingerprint.dataset.id)
+        mine = OnGivenSplits(mine, (file,))
+    splits = splits_of(mine, fingerprint)
+    frame = splits_table(fingerprint.dataset, task, splits)
+    write_splits(Path(out), frame)
+    return frame
 
 
 def plan(study: Study, out: str | Path) -> Plan:
@@ -315,7 +374,7 @@ def embed(
     source = data if isinstance(data, str | Path) and Path(data).exists() else None
     if out is not None:
         check_target(Path(out), source)
-    embedder = made(_method_spec(method, compute or {}))
+    embedder = _embedder(_method_spec(method, compute or {}))
     cells = seen_by(embedder.card, _dataset(data, {}, {}, **reading))
     fitted = embedder.fit(cells, rng_for(seed, "embed", embedder.card.id))
     on_start(fitted, tuple(getattr(fitted, "remarks", lambda cells: ())(cells)))
@@ -356,7 +415,7 @@ def stability(
     cells = _dataset(data, {}, {}).without("label")
     found = {}
     for behaviour in ("official", "fixed"):
-        method = made(_method_spec(f"{id}@{behaviour}", compute))
+        method = _embedder(_method_spec(f"{id}@{behaviour}", compute))
         found[behaviour] = measure(method.fit(cells, rng_for(0, "stability")), cells)
     return found
 
@@ -384,7 +443,7 @@ def licence_notices(study: Study) -> list[str]:
 
 
 def check(
-    target: str | CellEmbedder, *, label: str | None = None, batch: str | None = None
+    target: str | Method, *, label: str | None = None, batch: str | None = None
 ) -> "tuple[Check, ...]":
     """Check a method (id, ``module:Class`` or object) or a data file against its contract."""
     from sclitmus.testing import check_dataset, check_method
@@ -392,6 +451,17 @@ def check(
     if isinstance(target, str) and Path(target).exists():
         return check_dataset(read(target, label=label, batch=batch)).checks
     return check_method(made(_method_spec(target))).checks
+
+
+def _embedder(spec: MethodSpec) -> CellEmbedder:
+    method = made(spec)
+    if not isinstance(method, CellEmbedder):
+        raise MethodError(
+            f"{method.card.id} names cells and gives no embedding of them",
+            "a method that embeds",
+            "assess it with `sclitmus run --tasks annotation`",
+        )
+    return method
 
 
 def _dataset(
@@ -443,9 +513,7 @@ def _brought(name: str) -> MethodSpec:
     return MethodSpec(object=Supplied(name))
 
 
-def _method_spec(
-    method: str | CellEmbedder, compute: Mapping[str, Any] | None = None
-) -> MethodSpec:
+def _method_spec(method: str | Method, compute: Mapping[str, Any] | None = None) -> MethodSpec:
     """Say which method is meant; `compute` are the settings of foundation models."""
     if not isinstance(method, str):
         return MethodSpec(object=method)
@@ -470,14 +538,14 @@ def _method_spec(
 
 
 def _answerable(dataset: Dataset) -> tuple[str, ...]:
-    """Tasks whose columns the dataset has.
+    """Zero-shot tasks whose columns the dataset has: those that train anything are asked for.
 
     Raises
     ------
     StudyError
         If there is none.
     """
-    tasks = [id for id in catalog.tasks() if _lacks(id, dataset) == []]
+    tasks = [id for id in catalog.ZERO_SHOT if _lacks(id, dataset) == []]
     if tasks:
         return tuple(tasks)
     raise StudyError(

@@ -19,9 +19,9 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from sclitmus.core.dataset import Dataset
-from sclitmus.core.method import CellEmbedder
+from sclitmus.core.method import Annotator, CellEmbedder, Method
 from sclitmus.core.metric import Metric
-from sclitmus.core.task import Task
+from sclitmus.core.task import LabelTask, Task, ZeroShotTask
 from sclitmus.errors import MethodError, StudyError, TaskError
 
 METHODS = {
@@ -35,6 +35,14 @@ METHODS = {
     "pca": "sclitmus.baselines.pca:PCA",
     "harmony": "sclitmus.baselines.harmony:Harmony",
     "scvi": "sclitmus.baselines.scvi:ScVI",
+    # What names cells directly, from labelled ones: the floor and the bar where labels are learned.
+    "majority": "sclitmus.baselines.majority:Majority",
+    "nearest_centroid": "sclitmus.baselines.nearest_centroid:NearestCentroid",
+    "knn": "sclitmus.baselines.knn:KNN",
+    "lr_l1": "sclitmus.baselines.lr_l1:LogisticL1",
+    "lr_l2": "sclitmus.baselines.lr_l2:LogisticL2",
+    "pca_lr": "sclitmus.baselines.pca_lr:PCALogistic",
+    "marker_score": "sclitmus.baselines.marker_score:MarkerScore",
 }
 
 MODELS = {
@@ -65,7 +73,13 @@ MODELS = {
 TASKS = {
     "cell_types": "sclitmus.tasks.cell_types:CellTypes",
     "integration": "sclitmus.tasks.integration:Integration",
+    "annotation": "sclitmus.tasks.annotation:Annotation",
+    "transfer": "sclitmus.tasks.transfer:Transfer",
+    "novel_types": "sclitmus.tasks.novel_types:NovelTypes",
+    "fine_tuning": "sclitmus.tasks.fine_tuning:FineTuning",
+    "markers": "sclitmus.tasks.markers:Markers",
 }
+ZERO_SHOT = ("cell_types", "integration")  # those that score plugins' metrics, too
 
 METRICS = "sclitmus.metrics.suite:METRICS"  # one table: the metrics share what they compute
 
@@ -108,7 +122,7 @@ def _plugin_metrics() -> tuple[Metric, ...]:
     return tuple(_load(target) for target in _with_plugins("metrics", {}).values())
 
 
-def load_method(id: str, /, **params: Any) -> CellEmbedder:
+def load_method(id: str, /, **params: Any) -> Method:
     """Make the method called `id` with these settings.
 
     Raises
@@ -131,34 +145,42 @@ def load_method(id: str, /, **params: Any) -> CellEmbedder:
             "settings that the method takes",
             f"see `sclitmus list methods` for the settings of {id!r}",
         ) from error
-    if not isinstance(method, CellEmbedder):
+    if not isinstance(method, CellEmbedder | Annotator):
         raise MethodError(
-            f"{target} made a {type(method).__name__} without card, fit or embed",
-            "an object with the members of sclitmus.core.method.CellEmbedder",
+            f"{target} made a {type(method).__name__} without card, fit, or embed",
+            "an object with the members of sclitmus.core.method.CellEmbedder, or of Annotator",
             "see docs/methods.md for how a method is written",
         )
     return method
 
 
-def load_task(id: str, compat: str = "") -> Task:
-    """Make the task called `id`.
+def load_task(id: str, /, compat: str = "", **params: Any) -> Task:
+    """Make the task called `id`, with these settings.
 
     Parameters
     ----------
     compat
-        ``"scib"`` for the metric definitions of scib-metrics; tasks of plugins do not take it.
+        ``"scib"`` for the metric definitions of scib-metrics, in zero-shot tasks.
 
     Raises
     ------
     TaskError
-        If no task has that name.
+        If no task has that name, or it does not take one of the settings.
     """
     make = _load(_look_up("task", id, tasks(), TaskError))
-    task = make(extra=_plugin_metrics(), compat=compat) if id in TASKS else make()
-    if not isinstance(task, Task):
+    given = {"extra": _plugin_metrics(), "compat": compat} if id in ZERO_SHOT else {}
+    try:
+        task: Task = make(**given, **params)
+    except TypeError as error:
         raise TaskError(
-            f"task {id!r} is a {type(task).__name__} without card, splits, run or score",
-            "an object with the members of sclitmus.core.task.Task",
+            f"task {id!r} was given the settings {params}: {error}",
+            "settings that the task takes",
+            "see docs/tasks for the settings of each",
+        ) from error
+    if not isinstance(task, ZeroShotTask | LabelTask):
+        raise TaskError(
+            f"task {id!r} is a {type(task).__name__} that cannot be asked",
+            "an object with the members of sclitmus.core.task.ZeroShotTask, or of LabelTask",
             "see docs/tasks/index.md for how a task is written",
         )
     return task

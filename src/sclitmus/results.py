@@ -36,7 +36,9 @@ class Results:
     def analysis(self) -> Analysis:
         """All statistics: intervals, differences, skill, ranks and verdicts, each a frame."""
         r = self.result
-        return analyse(r.records, r.splits, r.methods_frame(), r.tasks_frame(), r.metrics_frame())
+        return analyse(
+            r.records, r.replicates, r.methods_frame(), r.tasks_frame(), r.metrics_frame()
+        )
 
     def verdict(self) -> pl.DataFrame:
         """Return one row per dataset, task and method: the verdict, its numbers, and a sentence."""

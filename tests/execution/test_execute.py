@@ -63,9 +63,13 @@ def test_records_are_what_the_task_computes(tmp_path: Path) -> None:
     assert set(result.records["study"]) == {"toy study"}
     assert (result.records["peak_rss_mb"] > 10).all()
     assert result.splits.rows() == [
-        ("toy", "means", "all", 0.0, 12, 0),
-        ("toy", "means", "half-0", 1.0, 6, 0),
-        ("toy", "means", "half-1", 1.0, 6, 0),
+        ("toy", "means", "all", 0, 12),
+        ("toy", "means", "half-0", 0, 6),
+        ("toy", "means", "half-1", 0, 6),
+    ]
+    assert result.replicates.rows() == [
+        ("toy", "means", "half-0", "units", 1.0, 0),
+        ("toy", "means", "half-1", "units", 1.0, 0),
     ]
 
 
@@ -242,7 +246,7 @@ def test_a_run_is_read_back_as_it_was(tmp_path: Path) -> None:
     data = replace(toy_dataset(), columns={"label": "cell_type", "batch": "chip"})
     result = run(toy_study(Toy(), datasets=(data,), projections=True), tmp_path)
     read = load_result(tmp_path)
-    for name in ("records", "splits", "projections", "cells"):
+    for name in ("records", "splits", "replicates", "projections", "cells"):
         assert getattr(read, name).equals(getattr(result, name)), name
     for name in ("methods_frame", "tasks_frame", "metrics_frame"):
         assert getattr(read, name)().equals(getattr(result, name)()), name

@@ -127,6 +127,6 @@ def test_settings_and_source_of_an_object_are_its_code() -> None:
 
 @pytest.mark.parametrize("n_cells", [4, 5])
 def test_planned_splits_say_how_many_cells_they_score(n_cells: int) -> None:
-    splits = plan(toy_study(Toy(), datasets=(toy_dataset(n_cells=n_cells),))).splits
-    assert [s.n_test for s in splits] == [n_cells, n_cells // 2, n_cells // 2]
-    assert [s.weight for s in splits] == [0.0, 1.0, 1.0]
+    planned = plan(toy_study(Toy(), datasets=(toy_dataset(n_cells=n_cells),)))
+    assert [s.n_test for s in planned.splits] == [n_cells, n_cells // 2, n_cells // 2]
+    assert [r.weight for r in planned.replicates] == [1.0, 1.0]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from example import example, hostile
+from label_example import hostile_labels, label_study
 
 from sclitmus.report.content import ReportData
 from sclitmus.report.page import write_report
@@ -37,6 +38,21 @@ def page_file(study: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def hostile_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(tmp_path_factory.mktemp("hostile") / "report.html", hostile())
+
+
+@pytest.fixture(scope="session")
+def labels() -> ReportData:
+    return label_study()
+
+
+@pytest.fixture(scope="session")
+def labels_file(labels: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(tmp_path_factory.mktemp("labels") / "report.html", labels)
+
+
+@pytest.fixture(scope="session")
+def hostile_labels_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(tmp_path_factory.mktemp("hostile-labels") / "report.html", hostile_labels())
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from sclitmus.core.method import MethodCard
 from sclitmus.core.metric import Metric
 from sclitmus.core.record import RECORD_COLUMNS
 from sclitmus.core.task import TaskCard
-from sclitmus.execution.result import DatasetInfo
+from sclitmus.execution.result import REPLICATE_SCHEMA, SPLIT_SCHEMA, DatasetInfo
 from sclitmus.report.content import Projection, ReportData
 from sclitmus.stats.analysis import analyse
 
@@ -144,8 +144,8 @@ def example(
         for place, (name, n) in enumerate(sizes.items())
         for row in _records(rng, name, n, 0.06 * place, methods, types, batches, study)
     ]
-    records = pl.DataFrame(rows, schema=_SCHEMA)
-    infos = tuple(_info(name, n, types, batches) for name, n in sizes.items())
+    records = pl.DataFrame(rows, schema=SCHEMA)
+    infos = tuple(dataset_info(name, n, types, batches) for name, n in sizes.items())
     projections = {
         name: _projection(rng, n_projected or n, max(n, n_projected or n), methods, types, batches)
         for name, n in sizes.items()
@@ -173,13 +173,13 @@ def example(
     )
 
 
-def with_records(data: ReportData, records: pl.DataFrame) -> ReportData:
+def with_records(
+    data: ReportData, records: pl.DataFrame, replicates: pl.DataFrame | None = None
+) -> ReportData:
     """The same study with other records, analysed anew."""
+    names = ("title", "part", "deterministic", "twin")
     methods = pl.DataFrame(
-        [
-            {"method": c.id, "title": c.title, "part": c.part, "deterministic": c.deterministic}
-            for c in data.methods
-        ]
+        [{"method": c.id} | {name: getattr(c, name) for name in names} for c in data.methods]
     )
     tasks = pl.DataFrame(
         [{"task": t.id, "headline": t.headline, "margin": t.margin} for t in data.tasks]
@@ -190,7 +190,9 @@ def with_records(data: ReportData, records: pl.DataFrame) -> ReportData:
             for m in data.metrics
         ]
     )
-    analysis = analyse(records, data.splits, methods, tasks, metrics, n_draws=2000)
+    if replicates is None:
+        replicates = _replicates({info.id: info.n_cells for info in data.datasets})
+    analysis = analyse(records, replicates, methods, tasks, metrics, n_draws=2000)
     return replace(data, records=records, analysis=analysis)
 
 
@@ -211,7 +213,9 @@ def hostile() -> ReportData:
     return replace(data, provenance={HOSTILE: {HOSTILE_TOO: HOSTILE}})
 
 
-_SCHEMA = {
+_HALVES = tuple(f"half-{i:02d}" for i in range(10))
+
+SCHEMA = {
     name: {
         "seed": pl.Int64,
         "value": pl.Float64,
@@ -223,21 +227,36 @@ _SCHEMA = {
 
 
 def _splits(sizes: Mapping[str, int]) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            {
-                "dataset": name,
-                "task": task.id,
-                "split": split,
-                "weight": weight,
-                "n_test": n if split == "all" else n // 2,
-                "n_units": n,
-            }
-            for name, n in sizes.items()
-            for task in TASKS
-            for split, weight in [("all", 0.0), *((f"half-{i:02d}", 1.0) for i in range(10))]
-        ]
-    )
+    rows = [
+        {
+            "dataset": name,
+            "task": task.id,
+            "split": split,
+            "n_train": 0,
+            "n_test": n if split == "all" else n // 2,
+        }
+        for name, n in sizes.items()
+        for task in TASKS
+        for split in ("all", *_HALVES)
+    ]
+    return pl.DataFrame(rows, schema=SPLIT_SCHEMA)
+
+
+def _replicates(sizes: Mapping[str, int]) -> pl.DataFrame:
+    rows = [
+        {
+            "dataset": name,
+            "task": task.id,
+            "split": split,
+            "source": "units",
+            "weight": 1.0,
+            "n_units": n,
+        }
+        for name, n in sizes.items()
+        for task in TASKS
+        for split in _HALVES
+    ]
+    return pl.DataFrame(rows, schema=REPLICATE_SCHEMA)
 
 
 def _records(
@@ -308,7 +327,9 @@ def _records(
     return rows
 
 
-def _info(name: str, n: int, types: tuple[str, ...], batches: tuple[str, ...]) -> DatasetInfo:
+def dataset_info(
+    name: str, n: int, types: tuple[str, ...], batches: tuple[str, ...]
+) -> DatasetInfo:
     share = np.linspace(2, 0.5, len(types))
     counts = np.maximum((n * share / share.sum()).astype(int), 2)
     return DatasetInfo(

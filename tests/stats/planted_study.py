@@ -92,7 +92,7 @@ def planted(
                 ]
     return {
         "records": frame(rows),
-        "splits": pl.DataFrame(splits),
+        "weights": pl.DataFrame(splits),
         "methods": pl.DataFrame(
             [
                 {"method": m, "title": TITLES[m], "part": PARTS[m], "deterministic": m != "scvi"}

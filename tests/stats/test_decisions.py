@@ -158,7 +158,7 @@ def test_few_datasets_do_not_generalise() -> None:
 def test_enough_datasets_generalise() -> None:
     parts = [planted({"model": 0.5 + 0.01 * i, "pca": 0.7}, datasets=[f"d{i}"]) for i in range(6)]
     study = parts[0] | {
-        name: pl.concat([part[name] for part in parts]) for name in ("records", "splits")
+        name: pl.concat([part[name] for part in parts]) for name in ("records", "weights")
     }
     row = verdict(study, dataset=POOLED)
     assert row["verdict"] == "below the bar"
@@ -196,7 +196,7 @@ def test_verdicts_are_json_without_nan() -> None:
 
 def test_no_records_at_all_is_an_empty_analysis() -> None:
     study = planted({"model": 0.5, "pca": 0.6})
-    empty = {name: study[name].clear() for name in ("records", "splits")}
+    empty = {name: study[name].clear() for name in ("records", "weights")}
     got = run(study | empty)
     assert got.verdicts.is_empty()
     assert got.intervals.is_empty()

@@ -69,7 +69,7 @@ def test_means_over_units_have_the_usual_standard_error() -> None:
 def test_draws_by_name_come_from_the_records() -> None:
     study = planted({"model": 0.5, "pca": 0.6}, shared=0.02, own=0.0)
     names, scores = draws(
-        study["records"], study["splits"], "d", "cell_types", "avg_bio", RNG, 4000
+        study["records"], study["weights"], "d", "cell_types", "avg_bio", RNG, 4000
     )
     assert names == ("model", "pca")
     assert scores.shape == (2, 4000)
@@ -81,7 +81,7 @@ def test_draws_by_name_come_from_the_records() -> None:
 
 def test_draws_without_half_samples_are_empty_not_wrong() -> None:
     study = planted({"model": 0.5, "pca": 0.6}, n_splits=0)
-    names, scores = draws(study["records"], study["splits"], "d", "cell_types", "avg_bio", RNG, 10)
+    names, scores = draws(study["records"], study["weights"], "d", "cell_types", "avg_bio", RNG, 10)
     assert names == ()
     assert scores.shape == (0, 10)
 
@@ -89,7 +89,7 @@ def test_draws_without_half_samples_are_empty_not_wrong() -> None:
 def test_estimates_are_of_whole_datasets_only() -> None:
     study = planted({"model": 0.5, "pca": 0.6})
     by_type = study["records"].with_columns(unit=pl.lit("type:B cell"))
-    source = replicates(pl.concat([study["records"], by_type]), study["splits"])
+    source = replicates(pl.concat([study["records"], by_type]), study["weights"])
     assert list(estimates(source)) == [("d", "cell_types", "avg_bio")]
 
 
@@ -108,7 +108,7 @@ def test_half_width_by_hand() -> None:
 
 def test_intervals_say_how_they_were_had() -> None:
     study = planted({"scvi": 0.62, "pca": 0.6}, n_seeds=3)
-    got = intervals(replicates(study["records"], study["splits"]), study["metrics"])
+    got = intervals(replicates(study["records"], study["weights"]), study["metrics"])
     row = got.row(0, named=True)
     assert row["how"] == "20 half-samples, 3 seeds"
     assert row["value"] == pytest.approx(0.6)
@@ -118,7 +118,7 @@ def test_intervals_say_how_they_were_had() -> None:
 
 def test_intervals_beyond_the_bounds_are_shown_and_marked() -> None:
     study = planted({"pca": 0.99, "scvi": 0.5}, shared=0.02)
-    got = intervals(replicates(study["records"], study["splits"]), study["metrics"])
+    got = intervals(replicates(study["records"], study["weights"]), study["metrics"])
     pca, scvi = got.iter_rows(named=True)
     assert pca["high"] > 1.0  # not clipped
     assert pca["beyond_bounds"]
@@ -129,7 +129,7 @@ def test_types_have_intervals_of_their_own() -> None:
     study = planted({"model": 0.5, "pca": 0.6})
     by_type = study["records"].with_columns(unit=pl.lit("type:B cell"), value=pl.col("value") + 0.1)
     records = pl.concat([study["records"], by_type])
-    got = intervals(replicates(records, study["splits"]), study["metrics"])
+    got = intervals(replicates(records, study["weights"]), study["metrics"])
     value = dict(got.filter(pl.col("method") == "pca").select("unit", "value").iter_rows())
     assert value == pytest.approx({"dataset": 0.6, "type:B cell": 0.7})
     assert got["low"].is_not_null().all()
@@ -144,7 +144,7 @@ def test_numbers_that_are_not_there_have_a_row_with_the_reason() -> None:
         record("model", None, seed=1, status="failed", note="out of memory"),
     ]
     study = planted({"pca": 0.5})
-    got = intervals(replicates(frame(rows), study["splits"]), study["metrics"])
+    got = intervals(replicates(frame(rows), study["weights"]), study["metrics"])
     rows_by = {row["method"]: row for row in got.to_dicts()}
     assert rows_by["scvi"]["status"] == "failed"
     assert rows_by["scvi"]["reason"] == "loss is NaN"

@@ -21,7 +21,7 @@ def estimates_of(value: list[float], deviations: np.ndarray, df: float = 19.0) -
 
 
 def run(study: dict[str, pl.DataFrame], **given: int) -> pl.DataFrame:
-    joint = estimates(replicates(study["records"], study["splits"]))
+    joint = estimates(replicates(study["records"], study["weights"]))
     return effects(joint, study["methods"], study["tasks"], study["metrics"], **given)
 
 
@@ -151,9 +151,9 @@ def test_pooled_difference_is_a_t_interval_over_datasets() -> None:
         planted({"model": 0.5 + gap, "pca": 0.5}, datasets=[f"d{i}"]) for i, gap in enumerate(gaps)
     ]
     study = parts[0] | {
-        name: pl.concat([part[name] for part in parts]) for name in ("records", "splits")
+        name: pl.concat([part[name] for part in parts]) for name in ("records", "weights")
     }
-    source = replicates(study["records"], study["splits"])
+    source = replicates(study["records"], study["weights"])
     got = pooled_effects(
         source, study["methods"], study["tasks"], study["metrics"], n_draws=200_000
     )
@@ -167,7 +167,7 @@ def test_pooled_difference_is_a_t_interval_over_datasets() -> None:
 
 def test_pooled_difference_over_few_datasets_has_no_interval() -> None:
     study = planted({"model": 0.5, "pca": 0.6}, datasets=["d1", "d2", "d3"])
-    source = replicates(study["records"], study["splits"])
+    source = replicates(study["records"], study["weights"])
     row = pick(
         pooled_effects(source, study["methods"], study["tasks"], study["metrics"]),
         "model",
@@ -181,7 +181,56 @@ def test_pooled_difference_over_few_datasets_has_no_interval() -> None:
 
 def test_one_dataset_is_not_pooled() -> None:
     study = planted({"model": 0.5, "pca": 0.6})
-    source = replicates(study["records"], study["splits"])
+    source = replicates(study["records"], study["weights"])
     got = pooled_effects(source, study["methods"], study["tasks"], study["metrics"])
     assert got.is_empty()
     assert got.schema == pl.Schema(SCHEMA)
+
+
+def with_twins(study: dict[str, pl.DataFrame], **twin: str) -> dict[str, pl.DataFrame]:
+    names = [twin.get(method, "") for method in study["methods"]["method"]]
+    methods = study["methods"].with_columns(pl.Series("twin", names, dtype=pl.String))
+    return study | {"methods": methods}
+
+
+def test_a_method_is_compared_with_its_untrained_twin() -> None:
+    study = planted({"model": 0.62, "other": 0.55, "pca": 0.6, "random_embedding": 0.2})
+    got = run(with_twins(study, model="other"))
+    row = pick(got, "model", "twin", "other")
+    assert row["difference"] == pytest.approx(0.07)
+    assert row["n_references"] == 1
+    assert row["margin"] == 0.02
+    low, high = row["low"], row["high"]
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    assert low < 0.07 < high
+    # Paired: the error is that of the difference, and as for any single rival.
+    joint = estimates(replicates(study["records"], study["weights"]))["d", "cell_types", "avg_bio"]
+    one, other = joint.methods.index("model"), joint.methods.index("other")
+    assert row["sd"] == pytest.approx(joint.differences([one], [other])[1][0])
+    # One comparison is a family of its own, with nothing to correct for.
+    assert row["n_family"] == 1
+    assert row["p_holm"] == row["p"]
+    assert got.filter(against="twin").height == 1
+
+
+def test_twins_of_several_methods_are_one_family() -> None:
+    study = planted({"model": 0.62, "other": 0.55, "pca": 0.6})
+    got = run(with_twins(study, model="pca", other="pca")).filter(against="twin")
+    assert got["n_family"].to_list() == [2, 2]
+    assert (got["p_holm"] >= got["p"]).all()
+
+
+def test_a_twin_that_did_not_run_or_has_no_error_is_not_compared() -> None:
+    study = planted({"model": 0.62, "other": 0.55, "pca": 0.6})
+    assert run(with_twins(study, model="gone")).filter(against="twin").is_empty()
+    assert run(study).filter(against="twin").is_empty()
+    lost = with_twins(study, model="other")
+    records = study["records"].filter(~((pl.col("method") == "other") & (pl.col("split") != "all")))
+    assert run(lost | {"records": records}).filter(against="twin").is_empty()
+
+
+def test_a_twin_changes_no_other_comparison() -> None:
+    study = planted({"model": 0.62, "other": 0.55, "pca": 0.6, "random_embedding": 0.2})
+    got = run(with_twins(study, model="other")).filter(pl.col("against") != "twin")
+    assert got.equals(run(study))

@@ -23,12 +23,12 @@ def independent(value: list[float], se: float = 0.01) -> Estimates:
 
 
 def run(study: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    source = replicates(study["records"], study["splits"])
+    source = replicates(study["records"], study["weights"])
     return ranks(source, estimates(source), study["methods"], study["tasks"], study["metrics"])
 
 
 def run_skill(study: dict[str, pl.DataFrame]) -> dict[str, dict[str, object]]:
-    joint = estimates(replicates(study["records"], study["splits"]))
+    joint = estimates(replicates(study["records"], study["weights"]))
     return {
         row["method"]: row for row in skill(joint, study["methods"], study["metrics"]).to_dicts()
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from sclitmus.core.dataset import Dataset
 
@@ -46,6 +46,8 @@ class MethodCard:
         Of its code or weights; whether they forbid commercial use, which is said before they run.
     corpora
         Public ids of the pretraining data, to compute the overlap with the evaluated data.
+    twin
+        Id of the same thing without pretraining, with which it is compared where both ran.
     """
 
     id: str
@@ -64,6 +66,7 @@ class MethodCard:
     non_commercial: bool = False
     gene_space: str = "the dataset's own genes"
     corpora: tuple[str, ...] = ()
+    twin: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -95,6 +98,40 @@ class CellEmbedder(Protocol):
 
     def embed(self, cells: Dataset) -> Float32[np.ndarray, "n_cells d"]:
         """Return one row per cell, in the cells' order; finite; no row dropped."""
+
+
+@runtime_checkable
+class Annotator(Protocol):
+    """A method that learns labels from labelled cells and names those of others.
+
+    Optional members: ``features(cells)``, float ``(n_cells, d)``, the space in which it measures
+    how far a cell is from those it learned from; ``remarks(cells)``, what a reader of its scores
+    must know, for example that the best setting lies on the edge of those tried;
+    ``markers(cells)``, how much each gene speaks for each class, from labelled cells: ``weights``,
+    ``attention`` or ``gradient`` -> float ``(n_classes, n_genes)``.
+    """
+
+    @property
+    def card(self) -> MethodCard:
+        """Who the method is."""
+
+    def fit(self, train: Dataset, rng: np.random.Generator) -> Self:
+        """Learn from cells that all have a name in role ``label``.
+
+        The classes are the names of that role, in their order. Where the cells have a role
+        ``group`` or ``donor``, settings are chosen across its units.
+
+        Raises
+        ------
+        NotApplicable
+            If the method has no answer for such data (one class …).
+        """
+
+    def predict_scores(self, cells: Dataset) -> Float64[np.ndarray, "n_cells n_classes"]:
+        """Return logits: the softmax of a row is the probability of each class; finite."""
+
+
+Method = CellEmbedder | Annotator
 
 
 @dataclass(frozen=True)

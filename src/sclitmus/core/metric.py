@@ -1,6 +1,6 @@
 """A number carries its scale: what a metric is called, which way is better, its bounds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,10 +14,10 @@ class Metric:
     id
         Name in records, unique in the catalogue.
     compute
-        Called with what the task scores (for zero-shot tasks a
-        `metrics.suite.ScoredEmbedding`); returns a float, or ``{unit: float}`` where the score
-        is one per type, donor or perturbation, or raises `NotApplicable`. NaN is recorded as a
-        failure, never as 0.
+        The function behind the number. Zero-shot tasks call it with a
+        `metrics.suite.ScoredEmbedding`: it returns a float, or ``{unit: float}`` where the score
+        is one per type, donor or perturbation, or raises `NotApplicable`. Tasks about labels
+        call it with arrays, as its own docstring says. NaN is recorded as a failure, never as 0.
     direction
         Which way is better.
     bounds
@@ -36,14 +36,14 @@ class Metric:
     """
 
     id: str
-    compute: Callable[[Any], float | Mapping[str, float]]
+    compute: Callable[..., Any]
     title: str
     summary: str
     bounds: tuple[float, float]
     direction: Literal["higher", "lower"] = "higher"
     chance: float | None = None
     side: Literal["types", "batches", "both"] = "types"
-    unit: Literal["dataset", "type", "donor", "perturbation"] = "dataset"
+    unit: Literal["dataset", "type", "donor", "group", "pair", "bin", "perturbation"] = "dataset"
     version: str = "1"
     doi: str = ""
     compat: bool = False

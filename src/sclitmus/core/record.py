@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["ok", "not_applicable", "failed"]
+Unfinished = Literal["not_applicable", "failed"]
+Status = Literal["ok"] | Unfinished
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Why there is no result: the question makes no sense here, or it should have worked."""
+
+    status: Unfinished
+    note: str
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,9 @@ class Score:
     value
         The number; None unless `status` is ``ok``.
     unit
-        ``dataset``, or what the number is about: ``type:B cell``, ``donor:D1``.
+        ``dataset``, or what the number is about: ``type:B cell``, ``group:rectum``.
+    split
+        ``all``, or the replicate that it is the score of; see `core.split.Replicate`.
     status, note
         ``not_applicable`` (the question makes no sense here), ``failed`` (it should have
         worked), and the reason in words. A note on an ``ok`` score says how it was had, for
@@ -30,6 +41,7 @@ class Score:
     unit: str = "dataset"
     status: Status = "ok"
     note: str = ""
+    split: str = "all"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a task is: a question with its splits, its probe, its metrics and its references."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from sclitmus.core.dataset import Dataset
+from sclitmus.core.method import Annotator
 from sclitmus.core.metric import Metric
-from sclitmus.core.record import Score
-from sclitmus.core.split import Split
+from sclitmus.core.record import Absent, Score
+from sclitmus.core.split import Replicate, Split
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class TaskCard:
     margin
         Smallest difference of the headline that matters; within it two methods are equivalent.
     protocol
-        What a method must provide; ``CellEmbedder`` for zero-shot tasks.
+        What a method must provide: ``CellEmbedder`` where the embedding itself is scored,
+        ``Annotator`` where labels are learned and predicted; an embedding becomes an annotator
+        by the probe that is the same for all.
+    arms
+        Whether every foundation model named in a study takes part in all ways to train it.
     version
         Raised by hand when splits or scoring change; part of the cache key.
     """
@@ -42,7 +47,8 @@ class TaskCard:
     references: tuple[str, ...]
     needs: tuple[str, ...]
     margin: float = 0.02
-    protocol: Literal["CellEmbedder"] = "CellEmbedder"
+    protocol: Literal["CellEmbedder", "Annotator"] = "CellEmbedder"
+    arms: bool = False
     version: int = 1
     doi: str = ""
 
@@ -55,7 +61,6 @@ class Outcome:
     answer: Any
 
 
-@runtime_checkable
 class Task(Protocol):
     """A question, the same for every method: it never learns which method it is looking at."""
 
@@ -68,13 +73,22 @@ class Task(Protocol):
         """The metrics `score` may return, by id."""
 
     def splits(self, dataset: Dataset, rng: np.random.Generator) -> tuple[Split, ...]:
-        """Which cells; the first split is the full data, the others estimate its uncertainty.
+        """Which cells, the same for every method.
 
         Raises
         ------
         NotApplicable
             If the question makes no sense for this dataset (one batch, one label …).
         """
+
+
+@runtime_checkable
+class ZeroShotTask(Task, Protocol):
+    """A question about an embedding as it is.
+
+    Its first split is the full data; the others, whose `weight` is above 0, are the replicates
+    that estimate its uncertainty.
+    """
 
     def run(
         self,
@@ -87,3 +101,51 @@ class Task(Protocol):
 
     def score(self, outcome: Outcome) -> list[Score]:
         """Turn the answer into numbers; absence is a score with a reason."""
+
+
+Answer = Mapping[str, np.ndarray]
+"""What a method predicted on a split, as named arrays: stored, and scored again without it."""
+
+
+@runtime_checkable
+class LabelTask(Task, Protocol):
+    """A question about labels that a method learned from some cells and predicts for others."""
+
+    def answer(
+        self,
+        method: "Float32[np.ndarray, 'n_cells d'] | Annotator",
+        dataset: Dataset,
+        split: Split,
+        rng: np.random.Generator,
+    ) -> tuple[Answer, tuple[str, ...]]:
+        """Let a method learn on a split and predict; return that, and its remarks.
+
+        Parameters
+        ----------
+        method
+            An annotator, or an embedding of all cells of the dataset, which the task's probe reads.
+        rng
+            The same for every method.
+        """
+
+    def replicates(
+        self, dataset: Dataset, splits: Sequence[Split], rng: np.random.Generator
+    ) -> tuple[Replicate, ...]:
+        """Name the replicates that `score` gives scores of."""
+
+    def score(
+        self,
+        dataset: Dataset,
+        splits: Sequence[Split],
+        answers: "Sequence[Answer | Absent]",
+        rng: np.random.Generator,
+    ) -> list[Score]:
+        """Turn the answers on all splits into numbers: estimates and replicates.
+
+        Parameters
+        ----------
+        answers
+            One per split; why there is none where the method gave none.
+        rng
+            The stream that `replicates` was given.
+        """

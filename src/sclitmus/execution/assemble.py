@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sclitmus.core.record import Record
-from sclitmus.execution.attempt import Absent
+from sclitmus.core.record import Absent, Record
+from sclitmus.execution.answering import Given, given_before
 from sclitmus.execution.plan import Plan, Trial
 from sclitmus.execution.projection import projected_rows, read_projections
 from sclitmus.execution.resolve import Resolved
@@ -18,12 +18,14 @@ from sclitmus.execution.result import (
     RunResult,
     cells_frame,
     dataset_infos,
+    published_frame,
     records_frame,
+    replicates_frame,
     splits_frame,
 )
-from sclitmus.execution.scoring import Answer, read_scores, rows_without_scores
+from sclitmus.execution.scoring import without_scores
 from sclitmus.execution.store import Artifact, Missing, Store
-from sclitmus.execution.worker import JobResult, cost_and_remarks
+from sclitmus.execution.worker import JobResult, of_embedding, of_learning
 
 Answered = tuple[Trial, tuple[Trial, ...], JobResult]  # embedding, its scores, what came of them
 
@@ -55,10 +57,12 @@ def assemble(
         study=resolved.study.name,
         records=records_frame(records),
         splits=splits_frame(plan),
+        replicates=replicates_frame(plan),
         projections=maps,
         cells=cells,
         notes=(*_remarks(answers), *map_notes, *notes),
         stability=_stability(answers),
+        published=published_frame(resolved.study),
         methods=tuple(chosen.object.card for chosen in resolved.methods),
         tasks=tuple(chosen.object.card for chosen in resolved.tasks),
         metrics=tuple(
@@ -78,9 +82,8 @@ def _records(resolved: Resolved, answers: Sequence[Answered]) -> Iterator[Record
         for trial in scores:
             answer = result.answers.get(trial.task) or _unasked(trial)
             if isinstance(answer, Absent):
-                answer = rows_without_scores(tasks[trial.task], answer)
-            for row in answer:
-                score = row.score
+                answer = without_scores(tasks[trial.task], answer)
+            for score in answer:
                 yield Record(
                     study=resolved.study.name,
                     dataset=trial.dataset,
@@ -90,7 +93,7 @@ def _records(resolved: Resolved, answers: Sequence[Answered]) -> Iterator[Record
                     metric=score.metric,
                     metric_version=score.metric_version,
                     seed=trial.seed,
-                    split=row.split,
+                    split=score.split,
                     unit=score.unit,
                     value=score.value,
                     status=score.status,
@@ -102,19 +105,20 @@ def _records(resolved: Resolved, answers: Sequence[Answered]) -> Iterator[Record
 
 
 def _from_store(embed: Trial, scores: Sequence[Trial], store: Store) -> JobResult:
-    embedding = store.find("embedding", embed.key)
-    meta = embedding.meta if isinstance(embedding, Artifact) else {}
-    answers: dict[str, Answer] = {}
+    given: dict[str, Given] = {}
     for trial in scores:
         if trial.status == "cached":
             found = store.find("scores", trial.key)
-            answers[trial.task] = (
+            given[trial.task] = (
                 # Whole when the plan was made a moment ago: someone is at the files.
-                Absent("failed", f"the stored scores were lost while running: {found.reason}")
+                Given(Absent("failed", f"stored scores were lost while running: {found.reason}"))
                 if isinstance(found, Missing)
-                else read_scores(found)
+                else given_before(found)
             )
-    return cost_and_remarks(meta, answers)
+    if embed.stage == "learn":
+        return of_learning(given)
+    embedding = store.find("embedding", embed.key)
+    return of_embedding(embedding.meta if isinstance(embedding, Artifact) else {}, given)
 
 
 def _remarks(answers: Sequence[Answered]) -> Iterator[dict[str, str]]:

@@ -2,21 +2,12 @@
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from sclitmus.core.record import Absent
 from sclitmus.errors import NotApplicable, StoreError
 
 T = TypeVar("T")
-Unfinished = Literal["not_applicable", "failed"]
-
-
-@dataclass(frozen=True)
-class Absent:
-    """Why there is no result."""
-
-    status: Unfinished
-    note: str
 
 
 def attempt(action: Callable[[], T]) -> T | Absent:

@@ -48,6 +48,12 @@ def of_scores(cells_of_splits: Sequence[int]) -> Cost:
     return Cost(seconds, IMPORTS_MB + 100 + largest * 0.006)
 
 
+def of_learning(cells_of_splits: Sequence[int]) -> Cost:
+    """Estimate learning labels, given the number of training cells of each split."""
+    seconds = sum(0.2 + n * 1e-3 for n in cells_of_splits)
+    return Cost(START + seconds, IMPORTS_MB + 200 + max(cells_of_splits, default=0) * 0.05)
+
+
 def of_projection(n_cells: int) -> Cost:
     """Estimate a map of at most `projection.MAX_CELLS` cells, compilation shared by several."""
     return Cost(1 + n_cells * 2.5e-3, IMPORTS_MB + 50 + n_cells * 0.01)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sclitmus.core.record import Absent
 from sclitmus.execution import projection, worker
 from sclitmus.execution.assemble import assemble
-from sclitmus.execution.attempt import Absent
 from sclitmus.execution.clock import Clock
 from sclitmus.execution.events import (
     DamageFound,
@@ -248,7 +248,7 @@ def _worst(result: JobResult) -> Absent | None:
     absent = [a for a in result.answers.values() if isinstance(a, Absent)]
     for rows in result.answers.values():
         if not isinstance(rows, Absent):
-            failed = [row.score for row in rows if row.score.status == "failed"]
+            failed = [score for score in rows if score.status == "failed"]
             absent += [Absent("failed", f"{s.metric}: {s.note}") for s in failed[:1]]
     failures = [a for a in absent if a.status == "failed"]
     return next(iter(failures or absent), None)

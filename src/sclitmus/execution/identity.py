@@ -16,11 +16,13 @@ import numpy as np
 
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import MethodCard
+from sclitmus.core.split import Split
 from sclitmus.core.task import Task
 
 # Raised by hand when the code of a stage changes what it computes.
 EMBEDDING_VERSION = 1
 SCORES_VERSION = 1
+ANSWER_VERSION = 1
 PROJECTION_VERSION = 1
 
 LABEL_ROLE = "label"
@@ -115,6 +117,31 @@ def scores_key(
         code,
         *(f"{metric.id} v{metric.version}" for _, metric in sorted(task.metrics.items())),
         *splits,
+    )
+
+
+def annotator_key(card: MethodCard, code: str, fingerprint: Fingerprint, seed: int) -> str:
+    """Key of a method that learns labels, on a dataset; `code` and `seed` as above."""
+    return digest(
+        f"annotator {ANSWER_VERSION}",
+        card.fingerprint,
+        code,
+        "" if card.deterministic else str(seed),
+        fingerprint.counts,
+        *fingerprint.roles.values(),
+    )
+
+
+def answer_key(learner: str, fingerprint: Fingerprint, task: Task, code: str, split: Split) -> str:
+    """Key of what a learner, known by its mark, predicted on a split."""
+    return digest(
+        f"answer {ANSWER_VERSION}",
+        learner,
+        fingerprint.counts,
+        *fingerprint.roles.values(),
+        f"{task.card.id} v{task.card.version}",
+        code,
+        split.key,
     )
 
 

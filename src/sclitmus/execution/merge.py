@@ -41,11 +41,13 @@ def merge(runs: Mapping[str, RunResult]) -> RunResult:
             (run.records for run in results), ["dataset", "task", "method", "seed"]
         ),
         splits=_unique((run.splits for run in results), ["dataset", "task", "split"]),
+        replicates=_unique((run.replicates for run in results), ["dataset", "task", "split"]),
         projections=_without_repeats((run.projections for run in results), ["dataset", "method"]),
         cells=_unique((run.cells for run in results), ["dataset", "row"]),
         stability=_without_repeats(
             (run.stability for run in results), ["dataset", "method", "seed"]
         ),
+        published=pl.concat(run.published for run in results).unique(maintain_order=True),
         notes=tuple(note for run in results for note in run.notes),
         methods=_by_id(run.methods for run in results),
         tasks=_by_id(run.tasks for run in results),
@@ -54,6 +56,7 @@ def merge(runs: Mapping[str, RunResult]) -> RunResult:
         plan=Plan(
             tuple(trial for run in results for trial in run.plan.trials),
             tuple(dict.fromkeys(split for run in results for split in run.plan.splits)),
+            tuple(dict.fromkeys(one for run in results for one in run.plan.replicates)),
         ),
         environment=dict(first.environment) | {"merged from": list(runs)},
         exit_status=max(run.exit_status for run in results),

@@ -4,17 +4,22 @@ Pure: looks into the store, changes nothing, runs nothing. `--dry-run` prints it
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from sclitmus.core.method import Annotator
 from sclitmus.core.rng import rng_for
-from sclitmus.core.split import Split
-from sclitmus.core.task import Task
+from sclitmus.core.split import Replicate, Split
+from sclitmus.core.task import LabelTask, Task
 from sclitmus.errors import NotApplicable
 from sclitmus.execution import cost
 from sclitmus.execution.identity import (
     Fingerprint,
+    annotator_key,
     embedding_key,
     failure_key,
     projection_key,
@@ -24,8 +29,10 @@ from sclitmus.execution.projection import MAX_CELLS
 from sclitmus.execution.resolve import Chosen, Resolved
 from sclitmus.execution.store import Artifact, Missing, Stage, Store
 
-TrialStage = Literal["embed", "score", "project"]
+TrialStage = Literal["embed", "learn", "score", "project"]
 TrialStatus = Literal["run", "cached", "not_applicable", "failed"]
+
+NO_EMBEDDING = "it names cells and gives no embedding of them"
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class Trial:
     Attributes
     ----------
     stage
-        ``embed`` the cells, ``score`` the embedding with `task`, or ``project`` it to a map.
+        ``embed`` the cells, ``score`` the embedding with `task`, or ``project`` it to a map. A
+        method without an embedding has ``learn`` in place of the first, for all of its tasks.
     key
         Key of the result in the store; empty while it depends on an embedding not made yet.
     status
@@ -66,25 +74,37 @@ class PlannedSplit:
     dataset: str
     task: str
     split: str
-    weight: float
+    n_train: int
     n_test: int
-    n_units: int
     key: str
 
 
 @dataclass(frozen=True)
+class PlannedReplicate:
+    """What a replicate's scores weigh: see `core.split.Replicate`."""
+
+    dataset: str
+    task: str
+    split: str
+    source: str
+    weight: float
+    n_units: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """The trials of a study in the order of its datasets and methods, and the splits scored."""
+    """The trials of a study in the order of its datasets and methods, and what they score."""
 
     trials: tuple[Trial, ...]
     splits: tuple[PlannedSplit, ...]
+    replicates: tuple[PlannedReplicate, ...]
 
     def jobs(self) -> Iterator[tuple[Trial, tuple[Trial, ...]]]:
-        """Yield each embedding trial with the scoring trials that need it."""
+        """Yield each method's first trial with the scoring trials that follow it."""
         trials = (trial for trial in self.trials if trial.stage != "project")
         for _, group in groupby(trials, key=lambda t: (t.dataset, t.method, t.seed)):
-            embed, *scores = group
-            yield embed, tuple(scores)
+            first, *scores = group
+            yield first, tuple(scores)
 
     def count(self, status: TrialStatus) -> int:
         """Number of trials of this status."""
@@ -132,6 +152,21 @@ def splits_of(task: Task, fingerprint: Fingerprint) -> tuple[Split, ...]:
     return task.splits(dataset, rng_for(0, "splits", fingerprint.counts))
 
 
+def replicates_of(
+    task: Task, fingerprint: Fingerprint, splits: Sequence[Split]
+) -> tuple[Replicate, ...]:
+    """Return the replicates of a task's scores; in zero-shot tasks they are splits themselves."""
+    if isinstance(task, LabelTask):
+        return task.replicates(fingerprint.dataset, splits, replicate_stream(fingerprint))
+    halves = (split for split in splits if split.weight > 0)
+    return tuple(Replicate(half.name, "units", half.weight, half.n_units) for half in halves)
+
+
+def replicate_stream(fingerprint: Fingerprint) -> np.random.Generator:
+    """Return the stream from which a task draws replicates: the same whenever it is asked for."""
+    return rng_for(0, "replicates", fingerprint.counts)
+
+
 def plan(resolved: Resolved, store: Store | None = None, *, retry_failed: bool = True) -> Plan:
     """Lay out a study.
 
@@ -144,19 +179,24 @@ def plan(resolved: Resolved, store: Store | None = None, *, retry_failed: bool =
     """
     trials: list[Trial] = []
     splits: list[PlannedSplit] = []
+    replicates: list[PlannedReplicate] = []
     seeds = resolved.study.seeds
     for fingerprint in resolved.datasets:
         questions = [_ask(task, fingerprint) for task in resolved.tasks]
         splits += [split for question in questions for split in question.splits]
+        replicates += [one for question in questions for one in question.replicates]
         for method in resolved.methods:
             for seed in seeds[:1] if method.object.card.deterministic else seeds:
                 pair = _Pair(fingerprint, method, seed, store, retry_failed)
+                if isinstance(method.object, Annotator):
+                    trials += pair.learn(questions)
+                    continue
                 embed, found = pair.embed(questions)
                 trials += [embed, *(pair.score(embed, found, question) for question in questions)]
                 runs = embed.status in ("run", "cached")
                 if runs and resolved.study.projections and seed == seeds[0]:
                     trials.append(pair.project(found))
-    return Plan(tuple(trials), tuple(splits))
+    return Plan(tuple(trials), tuple(splits), tuple(replicates))
 
 
 @dataclass(frozen=True)
@@ -164,12 +204,18 @@ class _Question:
     """A task on a dataset: its splits, or why there are none."""
 
     task: Chosen
-    splits: tuple[PlannedSplit, ...]
+    splits: tuple[PlannedSplit, ...] = ()
+    replicates: tuple[PlannedReplicate, ...] = ()
     refusal: str = ""
 
     @property
     def id(self) -> str:
         return str(self.task.object.card.id)
+
+    @property
+    def of_labels(self) -> bool:
+        """Whether it is put to what learns labels, which an embedding does by a probe."""
+        return isinstance(self.task.object, LabelTask)
 
 
 def _ask(task: Chosen, fingerprint: Fingerprint) -> _Question:
@@ -177,11 +223,13 @@ def _ask(task: Chosen, fingerprint: Fingerprint) -> _Question:
     try:
         drawn = splits_of(task.object, fingerprint)
     except NotApplicable as refusal:
-        return _Question(task, (), refusal.reason)
-    splits = (
-        PlannedSplit(dataset, id, s.name, s.weight, len(s.test), s.n_units, s.key) for s in drawn
+        return _Question(task, refusal=refusal.reason)
+    splits = (PlannedSplit(dataset, id, s.name, len(s.train), len(s.test), s.key) for s in drawn)
+    replicates = (
+        PlannedReplicate(dataset, id, r.name, r.source, r.weight, r.n_units)
+        for r in replicates_of(task.object, fingerprint, drawn)
     )
-    return _Question(task, tuple(splits))
+    return _Question(task, tuple(splits), tuple(replicates))
 
 
 @dataclass(frozen=True)
@@ -210,6 +258,23 @@ class _Pair:
         estimate = cost.of_embedding(card, dataset.n_cells, dataset.n_genes, dataset.nnz)
         return self._trial("embed", key, "run", found.reason, estimate=estimate), found
 
+    def learn(self, questions: Sequence[_Question]) -> list[Trial]:
+        """Lay out a method that learns labels: its first trial stands for all of its tasks."""
+        card = self.method.object.card
+        key = annotator_key(card, self.method.code, self.fingerprint, self.seed)
+        mine = [question for question in questions if question.of_labels]
+        refusal = self._refusal(mine)
+        head = self._trial("learn", key, "not_applicable" if refusal else "cached", refusal)
+        scores = [
+            self.score(head, Artifact("answer", key, Path(), key, {}), question)
+            if question.of_labels
+            else self._trial("score", "", "not_applicable", NO_EMBEDDING, question.id)
+            for question in questions
+        ]
+        if any(trial.status == "run" for trial in scores):
+            head = replace(head, status="run")
+        return [head, *scores]
+
     def score(self, embed: Trial, found: Artifact | Missing, question: _Question) -> Trial:
         key, why, task = "", "", question.id
         if question.refusal:
@@ -227,7 +292,10 @@ class _Pair:
             if isinstance(scores, Artifact):
                 return self._trial("score", key, "cached", task=task)
             why = scores.reason
-        estimate = cost.of_scores([split.n_test for split in question.splits])
+        if question.of_labels:
+            estimate = cost.of_learning([s.n_train for s in question.splits])
+        else:
+            estimate = cost.of_scores([split.n_test for split in question.splits])
         return self._trial("score", key, "run", why, task, estimate)
 
     def project(self, found: Artifact | Missing) -> Trial:
@@ -246,6 +314,8 @@ class _Pair:
         lacking = [role for role in card.needs if role not in roles]
         if lacking:
             return f"{card.id} needs a {' and a '.join(lacking)} column, which the data lack"
+        if not questions:
+            return "no task of the study asks for labels, and it gives nothing else"
         if all(question.refusal for question in questions):
             return "no task of the study applies to this dataset"
         # What `fit` would refuse whatever the cells: weights that are not there.

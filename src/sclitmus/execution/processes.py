@@ -23,8 +23,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from sclitmus.core.record import Absent
 from sclitmus.errors import StoreError
-from sclitmus.execution.attempt import Absent, attempt
+from sclitmus.execution.attempt import attempt
 
 GRACE = 5.0  # seconds a process may take to leave once it has answered
 

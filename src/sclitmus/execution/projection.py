@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from sclitmus.core.record import Absent
 from sclitmus.core.rng import rng_for
 from sclitmus.errors import NotApplicable
-from sclitmus.execution.attempt import Absent, attempt
+from sclitmus.execution.attempt import attempt
 from sclitmus.execution.identity import projection_key
 from sclitmus.execution.store import Artifact, Store, npy
 

@@ -1,18 +1,21 @@
 """From names to objects: the one place where a study's ids are looked up and its files read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from sclitmus import catalog
 from sclitmus.core.dataset import Dataset
-from sclitmus.core.method import CellEmbedder, MethodCard
+from sclitmus.core.method import Annotator, CellEmbedder, Method, MethodCard
+from sclitmus.core.task import Task
+from sclitmus.data.splits import SplitsFile, read_splits
 from sclitmus.errors import StudyError
+from sclitmus.execution.given_splits import OnGivenSplits, with_given_splits
 from sclitmus.execution.identity import Fingerprint, code_of
-from sclitmus.execution.study import DatasetSpec, MethodSpec, Study
+from sclitmus.execution.study import DatasetSpec, MethodSpec, Study, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -37,41 +40,65 @@ class Resolved:
 class Renamed:
     """A method under another name, so that it can take part with several settings."""
 
-    method: CellEmbedder
+    method: Any
     name: str
 
     @property
     def card(self) -> MethodCard:
-        return replace(
-            self.method.card, id=self.name, title=f"{self.method.card.title} ({self.name})"
-        )
+        card: MethodCard = self.method.card
+        return replace(card, id=self.name, title=f"{card.title} ({self.name})")
 
     @property
     def unavailable(self) -> str:
         return str(getattr(self.method, "unavailable", ""))
 
     @property
-    def untrained(self) -> CellEmbedder | None:
-        twin: CellEmbedder | None = getattr(self.method, "untrained", None)
+    def untrained(self) -> Method | None:
+        twin: Method | None = getattr(self.method, "untrained", None)
         return twin
 
     def fit(self, train: Dataset, rng: np.random.Generator) -> Self:
         return replace(self, method=self.method.fit(train, rng))
-
-    def embed(self, cells: Dataset) -> Float32[np.ndarray, "n_cells d"]:
-        return self.method.embed(cells)
 
     def remarks(self, cells: Dataset) -> tuple[str, ...]:
         remarks = getattr(self.method, "remarks", None)
         return tuple(remarks(cells)) if callable(remarks) else ()
 
 
+class RenamedEmbedder(Renamed):
+    """What embeds, under another name."""
+
+    def embed(self, cells: Dataset) -> Float32[np.ndarray, "n_cells d"]:
+        embedder: CellEmbedder = self.method
+        return embedder.embed(cells)
+
+
+class RenamedAnnotator(Renamed):
+    """What learns labels, under another name."""
+
+    def predict_scores(self, cells: Dataset) -> Float64[np.ndarray, "n_cells n_classes"]:
+        annotator: Annotator = self.method
+        return annotator.predict_scores(cells)
+
+    def features(self, cells: Dataset) -> Float64[np.ndarray, "n_cells d"] | None:
+        features = getattr(self.method, "features", None)
+        return features(cells) if callable(features) else None
+
+
+def renamed(method: Method, name: str) -> Renamed:
+    """Give a method another name."""
+    if isinstance(method, Annotator):
+        return RenamedAnnotator(method, name)
+    return RenamedEmbedder(method, name)
+
+
 def resolve(study: Study) -> Resolved:
     """Read the datasets and make the methods, the references and the tasks.
 
     The references of the tasks come first, in the tasks' order, then the embeddings brought
-    with a dataset, then the study's methods. A method of the study that bears the name of a
-    reference takes its place.
+    with a dataset, then the study's methods, then their untrained twins and, for a task that asks
+    for them, all ways to train them. A method of the study that bears the name of a reference
+    takes its place.
 
     Raises
     ------
@@ -80,15 +107,15 @@ def resolve(study: Study) -> Resolved:
     DataError, MethodError, TaskError
         If a dataset cannot be read, or a method or a task cannot be made.
     """
-    tasks = tuple(
-        Chosen(catalog.load_task(task, study.compat))
-        if isinstance(task, str)
-        else Chosen(task, code_of(task))
-        for task in study.tasks
-    )
+    tasks = tuple(_task(task, study.compat) for task in study.tasks)
     _refuse_twins("tasks", [chosen.object.card.id for chosen in tasks])
+    if study.splits:
+        given = tuple(read_splits(path) for path in study.splits)
+        tasks = tuple(replace(task, object=with_given_splits(task.object, given)) for task in tasks)
     datasets = tuple(_dataset(spec) for spec in study.datasets)
     _refuse_twins("datasets", [dataset.id for dataset in datasets])
+    if study.splits:
+        _refuse_unused(given, tasks, datasets)
 
     own = [_method(spec) for spec in study.methods]
     _refuse_twins("methods", [chosen.object.card.id for chosen in own])
@@ -102,15 +129,45 @@ def resolve(study: Study) -> Resolved:
         for chosen in own
         if study.references and (twin := getattr(chosen.object, "untrained", None)) is not None
     ]
+    arms = [
+        Chosen(arm)
+        for chosen in own
+        if any(task.object.card.arms for task in tasks)
+        for arm in getattr(chosen.object, "arms", ())
+    ]
     brought = dict.fromkeys(name for spec in study.datasets for name in spec.embeddings)
     methods = (
         *(Chosen(catalog.load_method(id)) for id in references if id not in taken),
         *(_brought(name) for name in brought if name not in taken),
         *own,
-        *(twin for twin in twins if twin.object.card.id not in taken),
+        *(one for one in (*twins, *arms) if one.object.card.id not in taken),
     )
     _refuse_twins("methods", [chosen.object.card.id for chosen in methods])
     return Resolved(study, tuple(Fingerprint(dataset) for dataset in datasets), methods, tasks)
+
+
+def _refuse_unused(
+    given: Sequence[SplitsFile], tasks: Sequence[Chosen], datasets: Sequence[Dataset]
+) -> None:
+    """Refuse files of splits that would be passed over in silence."""
+    asked = {t.object.card.id for t in tasks if isinstance(t.object, OnGivenSplits)}
+    for file in given:
+        if file.task not in asked or file.dataset not in {dataset.id for dataset in datasets}:
+            raise StudyError(
+                f"{file.path} has splits of {file.dataset!r} for {file.task!r}",
+                f"a dataset of the study, {', '.join(d.id for d in datasets)}, and one of its "
+                f"tasks that learn labels: {', '.join(t.object.card.id for t in tasks)}",
+                "name that task, or write the file with `sclitmus splits import`",
+            )
+    _refuse_twins("files of splits", [f"{file.task} on {file.dataset}" for file in given])
+
+
+def _task(task: str | TaskSpec | Task, compat: str) -> Chosen:
+    if isinstance(task, str):
+        return Chosen(catalog.load_task(task, compat))
+    if isinstance(task, TaskSpec):
+        return Chosen(catalog.load_task(task.id, compat, **task.params))
+    return Chosen(task, code_of(task))
 
 
 def _dataset(spec: DatasetSpec) -> Dataset:
@@ -166,10 +223,10 @@ def _method(spec: MethodSpec) -> Chosen:
         chosen = Chosen(_command(spec))  # a program's version is its settings' to tell
     else:
         chosen = Chosen(catalog.load_method(spec.id, **spec.params))
-    return Chosen(Renamed(chosen.object, spec.name), chosen.code) if spec.name else chosen
+    return Chosen(renamed(chosen.object, spec.name), chosen.code) if spec.name else chosen
 
 
-def made(spec: MethodSpec) -> CellEmbedder:
+def made(spec: MethodSpec) -> Method:
     """Return the method that is meant.
 
     Raises
@@ -177,7 +234,7 @@ def made(spec: MethodSpec) -> CellEmbedder:
     MethodError, StudyError
         If it does not exist or does not take its settings.
     """
-    method: CellEmbedder = _method(spec).object
+    method: Method = _method(spec).object
     return method
 
 

@@ -17,19 +17,27 @@ from sclitmus.core.metric import Metric
 from sclitmus.core.record import Record
 from sclitmus.core.task import TaskCard
 from sclitmus.errors import StoreError, StudyError
-from sclitmus.execution.plan import Plan, PlannedSplit, Trial
+from sclitmus.execution.plan import Plan, PlannedReplicate, PlannedSplit, Trial
 from sclitmus.execution.resolve import Resolved
 from sclitmus.execution.store import explain, replace_file, whole
+from sclitmus.execution.study import Study
 
-FRAMES = ("records", "splits", "projections", "cells", "stability")
+FRAMES = ("records", "splits", "replicates", "projections", "cells", "stability", "published")
 NUMBERS = {"value": pl.Float64, "seconds": pl.Float64, "peak_rss_mb": pl.Float64, "seed": pl.Int64}
 RECORD_SCHEMA = {name: NUMBERS.get(name, pl.String) for name in Record.__dataclass_fields__}
 SPLIT_SCHEMA = {
     "dataset": pl.String,
     "task": pl.String,
     "split": pl.String,
-    "weight": pl.Float64,
+    "n_train": pl.Int64,
     "n_test": pl.Int64,
+}
+REPLICATE_SCHEMA = {
+    "dataset": pl.String,
+    "task": pl.String,
+    "split": pl.String,
+    "source": pl.String,
+    "weight": pl.Float64,
     "n_units": pl.Int64,
 }
 PROJECTION_SCHEMA = {
@@ -38,6 +46,16 @@ PROJECTION_SCHEMA = {
     "row": pl.Int64,
     "x": pl.Float32,
     "y": pl.Float32,
+}
+PUBLISHED_SCHEMA = {
+    "dataset": pl.String,
+    "task": pl.String,
+    "metric": pl.String,
+    "method": pl.String,
+    "value": pl.Float64,
+    "spread": pl.Float64,
+    "source": pl.String,
+    "note": pl.String,
 }
 STABILITY_SCHEMA = {
     "dataset": pl.String,
@@ -94,13 +112,17 @@ class RunResult:
     records
         One row per number, `core.record.RECORD_COLUMNS`, in the order of the plan.
     splits
-        dataset, task, split, weight, n_test, n_units (see `core.split.Split`).
+        dataset, task, split, n_train, n_test: how many cells were learned from and scored.
+    replicates
+        dataset, task, split, source, weight, n_units (see `core.split.Replicate`).
     projections
         dataset, method, row, x, y: the same rows of a dataset for every method.
     cells
         dataset, row, and the roles (label, batch …) of the rows in `projections`.
     stability
         dataset, method, seed, change, mean, largest, note: see `stability.Effect`.
+    published
+        dataset, task, metric, method, value, spread, source, note: figures of others.
     notes
         dataset, method, note: what methods remarked about datasets, and what is to be known of
         maps; an empty method for what concerns all.
@@ -113,9 +135,11 @@ class RunResult:
     study: str
     records: pl.DataFrame
     splits: pl.DataFrame
+    replicates: pl.DataFrame
     projections: pl.DataFrame
     cells: pl.DataFrame
     stability: pl.DataFrame
+    published: pl.DataFrame
     notes: tuple[Mapping[str, str], ...]
     methods: tuple[MethodCard, ...]
     tasks: tuple[TaskCard, ...]
@@ -126,8 +150,8 @@ class RunResult:
     exit_status: int
 
     def methods_frame(self) -> pl.DataFrame:
-        """One row per method: method, title, kind, part, deterministic, behaviour."""
-        names = ("title", "kind", "part", "deterministic", "behaviour")
+        """One row per method: method, title, kind, part, deterministic, behaviour, twin."""
+        names = ("title", "kind", "part", "deterministic", "behaviour", "twin")
         return pl.DataFrame(
             {"method": [card.id for card in self.methods]}
             | {name: [getattr(card, name) for card in self.methods] for name in names},
@@ -186,6 +210,7 @@ class RunResult:
                 "datasets": [asdict(info) for info in self.datasets],
                 "trials": [asdict(trial) for trial in self.plan.trials],
                 "planned_splits": [asdict(split) for split in self.plan.splits],
+                "planned_replicates": [asdict(one) for one in self.plan.replicates],
                 "environment": dict(self.environment),
                 "exit_status": self.exit_status,
             }
@@ -223,6 +248,7 @@ def load_result(out: Path | str) -> RunResult:
             plan=Plan(
                 tuple(Trial(**trial) for trial in rest["trials"]),
                 tuple(PlannedSplit(**split) for split in rest["planned_splits"]),
+                tuple(PlannedReplicate(**one) for one in rest["planned_replicates"]),
             ),
             environment=rest["environment"],
             exit_status=rest["exit_status"],
@@ -251,6 +277,18 @@ def splits_frame(plan: Plan) -> pl.DataFrame:
     """Turn the planned splits into a frame."""
     columns = {name: [getattr(s, name) for s in plan.splits] for name in SPLIT_SCHEMA}
     return pl.DataFrame(columns, schema=SPLIT_SCHEMA)
+
+
+def replicates_frame(plan: Plan) -> pl.DataFrame:
+    """Turn the planned replicates into a frame."""
+    columns = {name: [getattr(r, name) for r in plan.replicates] for name in REPLICATE_SCHEMA}
+    return pl.DataFrame(columns, schema=REPLICATE_SCHEMA)
+
+
+def published_frame(study: Study) -> pl.DataFrame:
+    """Turn the published figures of a study into a frame."""
+    rows = [{name: getattr(one, name) for name in PUBLISHED_SCHEMA} for one in study.published]
+    return pl.DataFrame(rows, schema=PUBLISHED_SCHEMA)
 
 
 def dataset_infos(resolved: Resolved) -> tuple[DatasetInfo, ...]:

@@ -2,35 +2,27 @@
 
 import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from sclitmus.core.dataset import Dataset
-from sclitmus.core.record import Score
+from sclitmus.core.record import Absent, Score
 from sclitmus.core.rng import rng_for
 from sclitmus.core.split import Split
-from sclitmus.core.task import Task
+from sclitmus.core.task import Task, ZeroShotTask
 from sclitmus.errors import TaskError
-from sclitmus.execution.attempt import Absent, attempt
+from sclitmus.execution.attempt import attempt
 from sclitmus.execution.identity import Fingerprint, scores_key
 from sclitmus.execution.plan import splits_of
 from sclitmus.execution.resolve import Chosen
 from sclitmus.execution.store import Artifact, Store, whole
 
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """A score with the name of its split."""
-
-    split: str
-    score: Score
-
-
-Answer = tuple[ScoreRow, ...] | Absent
+Scored = tuple[Score, ...] | Absent
 
 
 def score_embedding(
@@ -40,7 +32,7 @@ def score_embedding(
     tasks: Sequence[tuple[Chosen, tuple[str, ...]]],
     store: Store,
     say: Callable[[int, int], object],
-) -> dict[str, Answer]:
+) -> dict[str, Scored]:
     """Score an embedding with each task, or read its scores where the store has them.
 
     Goes split by split, and through the tasks within a split, so that tasks which score the
@@ -53,19 +45,19 @@ def score_embedding(
     say
         Called with how many splits are done, of how many.
     """
-    answers: dict[str, Answer] = {}
+    answers: dict[str, Scored] = {}
     keys: dict[str, str] = {}
-    rows: dict[str, list[ScoreRow]] = {}
-    asked: dict[str, tuple[Split, list[Task]]] = {}
+    rows: dict[str, list[Score]] = {}
+    asked: dict[str, tuple[Split, list[ZeroShotTask]]] = {}
     for chosen, planned in tasks:
-        task: Task = chosen.object
+        task: ZeroShotTask = chosen.object
         id = task.card.id
         key = scores_key(embedding_sha256, fingerprint, task, chosen.code, planned)
         found = store.find("scores", key)
         if isinstance(found, Artifact):
             answers[id] = read_scores(found)
             continue
-        splits = attempt(partial(_splits_as_planned, task, fingerprint, planned))
+        splits = attempt(partial(splits_as_planned, task, fingerprint, planned))
         if isinstance(splits, Absent):
             answers[id] = splits
             continue
@@ -84,32 +76,37 @@ def score_embedding(
             elif scored.status == "failed":
                 answers[id] = scored
             else:
-                absent = rows_without_scores(task, scored)
+                absent = without_scores(task, scored)
                 rows[id] += [replace(row, split=split.name) for row in absent]
     for id in rows.keys() - answers.keys():
         answers[id] = tuple(rows[id])
-        if all(row.score.status != "failed" for row in rows[id]):
-            store.put("scores", keys[id], whole(_parquet(rows[id])))
+        keep_scores(store, keys[id], rows[id], {})
     return answers
 
 
-def rows_without_scores(task: Task, absent: Absent) -> tuple[ScoreRow, ...]:
+def without_scores(task: Task, absent: Absent) -> tuple[Score, ...]:
     """Say of each metric of a task why it has no value."""
     return tuple(
-        ScoreRow("all", Score(m.id, m.version, None, "dataset", absent.status, absent.note))
+        Score(m.id, m.version, None, "dataset", absent.status, absent.note)
         for m in task.metrics.values()
     )
 
 
-def read_scores(artifact: Artifact) -> tuple[ScoreRow, ...]:
+def keep_scores(store: Store, key: str, scores: Sequence[Score], meta: Mapping[str, Any]) -> None:
+    """Store scores among which none failed: what failed is tried again."""
+    if all(score.status != "failed" for score in scores):
+        store.put("scores", key, whole(_parquet(scores)), meta)
+
+
+def read_scores(artifact: Artifact) -> tuple[Score, ...]:
     """Read stored scores back, as they were."""
     import polars as pl
 
     frame = pl.read_parquet(io.BytesIO(artifact.path.read_bytes()))
-    return tuple(ScoreRow(row.pop("split"), Score(**row)) for row in frame.to_dicts())
+    return tuple(Score(**row) for row in frame.to_dicts())
 
 
-def _parquet(rows: Sequence[ScoreRow]) -> bytes:
+def _parquet(scores: Sequence[Score]) -> bytes:
     import polars as pl
 
     schema = {
@@ -121,17 +118,28 @@ def _parquet(rows: Sequence[ScoreRow]) -> bytes:
         "status": pl.String,
         "note": pl.String,
     }
-    frame = pl.DataFrame([{"split": r.split, **asdict(r.score)} for r in rows], schema=schema)
+    frame = pl.DataFrame([asdict(score) for score in scores], schema=schema)
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     return buffer.getvalue()
 
 
 def _score(
-    task: Task, dataset: Dataset, split: Split, z: Float32[np.ndarray, "n_cells d"]
-) -> tuple[ScoreRow, ...]:
+    task: ZeroShotTask, dataset: Dataset, split: Split, z: Float32[np.ndarray, "n_cells d"]
+) -> tuple[Score, ...]:
     rng = rng_for(0, "run", task.card.id, split.key)  # the same for every method and seed
     scores = task.score(task.run(z, dataset, split, rng))
+    return tuple(replace(score, split=split.name) for score in complete(task, scores))
+
+
+def complete(task: Task, scores: Sequence[Score]) -> tuple[Score, ...]:
+    """Return scores among which no NaN calls itself a value.
+
+    Raises
+    ------
+    TaskError
+        If a metric of the task has neither a score nor a reason why not.
+    """
     unanswered = task.metrics.keys() - {score.metric for score in scores}
     if unanswered:
         raise TaskError(
@@ -139,7 +147,7 @@ def _score(
             "a score, or a reason why not, for each of its metrics",
             "return a Score with status not_applicable and a note from score()",
         )
-    return tuple(ScoreRow(split.name, _finite(score)) for score in scores)
+    return tuple(_finite(score) for score in scores)
 
 
 def _finite(score: Score) -> Score:
@@ -148,9 +156,10 @@ def _finite(score: Score) -> Score:
     return replace(score, value=None, status="failed", note=f"the metric gave {score.value}")
 
 
-def _splits_as_planned(
+def splits_as_planned(
     task: Task, fingerprint: Fingerprint, planned: Sequence[str]
 ) -> tuple[Split, ...]:
+    """Draw a task's splits again, and make sure that they are those of the plan."""
     drawn = splits_of(task, fingerprint)
     if tuple(split.key for split in drawn) != tuple(planned):
         raise TaskError(

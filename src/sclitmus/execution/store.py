@@ -26,11 +26,13 @@ import numpy as np
 from sclitmus.errors import StoreError
 
 FORMAT = 1  # of the folder; raised when files move or change meaning
-Stage = Literal["embedding", "scores", "projection", "failure"]
+Stage = Literal["embedding", "answer", "scores", "projection", "shared", "failure"]
 SUFFIX: Mapping[Stage, str] = {
     "embedding": ".npy",
+    "answer": ".npz",
     "scores": ".parquet",
     "projection": ".npy",
+    "shared": ".npy",
     "failure": ".json",
 }
 _serial = count()

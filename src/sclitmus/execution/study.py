@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sclitmus.core.dataset import Dataset
-from sclitmus.core.method import CellEmbedder
+from sclitmus.core.method import Method
 from sclitmus.core.task import Task
 from sclitmus.errors import StudyError
 
@@ -69,7 +69,7 @@ class MethodSpec:
     name
         What records call it instead of `id`, to run one method with several settings.
     object
-        A `core.method.CellEmbedder` made by the user.
+        A `core.method.CellEmbedder` or `Annotator` made by the user.
     command
         A command line that speaks the file contract, with ``{input}`` and ``{output}``.
     """
@@ -77,8 +77,42 @@ class MethodSpec:
     id: str = ""
     params: Mapping[str, Param] = field(default_factory=dict)
     name: str = ""
-    object: CellEmbedder | None = None
+    object: Method | None = None
     command: str = ""
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task of the catalogue with settings of its own."""
+
+    id: str
+    params: Mapping[str, Param | Sequence[int] | Sequence[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that others published, to be shown beside those of the study, and marked so.
+
+    Attributes
+    ----------
+    dataset, task, metric
+        Which of the study's own figures it stands beside.
+    method
+        What was assessed, in the words of the source.
+    value, spread
+        The figure, and half the width of its interval where one was given.
+    source, note
+        Where it was published; what was done differently there.
+    """
+
+    dataset: str
+    task: str
+    metric: str
+    method: str
+    value: float
+    source: str
+    spread: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +122,8 @@ class Study:
     Attributes
     ----------
     tasks
-        Ids of the catalogue, or tasks made by the user. The references of each task run too.
+        Ids of the catalogue, such with settings, or tasks made by the user. The references of
+        each task run too.
     seeds
         Repetitions of methods that are not deterministic; the others run once.
     projections
@@ -97,16 +132,22 @@ class Study:
         Whether the tasks' references run too. Without them no verdict can be given.
     compat
         ``"scib"`` scores by the definitions of scib-metrics 0.5.10, flaws included.
+    splits
+        Files of splits to be used instead of drawn ones; see `data.splits`.
+    published
+        Figures of others, for the report.
     """
 
     name: str
     datasets: tuple[DatasetSpec, ...]
     methods: tuple[MethodSpec, ...]
-    tasks: tuple[str | Task, ...]
+    tasks: tuple[str | TaskSpec | Task, ...]
     seeds: tuple[int, ...] = (0,)
     projections: bool = True
     references: bool = True
     compat: Literal["", "scib"] = ""
+    splits: tuple[Path, ...] = ()
+    published: tuple[Published, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.datasets or not self.tasks:
@@ -160,11 +201,13 @@ def load_study(path: Path | str) -> Study:
         name=read["name"] or path.stem,
         datasets=tuple(_dataset(entry, folder, path) for entry in read["datasets"]),
         methods=tuple(MethodSpec(**entry) for entry in read["methods"]),
-        tasks=tuple(read["tasks"]),
+        tasks=tuple(TaskSpec(**t) if t["params"] else t["id"] for t in read["tasks"]),
         seeds=tuple(range(read["seeds"]) if isinstance(read["seeds"], int) else read["seeds"]),
         projections=read["projections"],
         references=read["references"],
         compat=read["compat"],
+        splits=tuple(folder / name for name in read["splits"]),
+        published=tuple(Published(**entry) for entry in read["published"]),
     )
 
 
@@ -205,17 +248,35 @@ def _form() -> "type[BaseModel]":
         name: StrictStr = ""
         command: StrictStr = ""
 
+    class TaskTable(Table):
+        id: StrictStr
+        params: dict[
+            str, StrictBool | StrictInt | StrictFloat | StrictStr | list[StrictInt | StrictFloat]
+        ] = Field(default_factory=dict)
+
+    class PublishedTable(Table):
+        dataset: StrictStr
+        task: StrictStr
+        metric: StrictStr
+        method: StrictStr
+        value: StrictFloat
+        source: StrictStr
+        spread: StrictFloat | None = None
+        note: StrictStr = ""
+
     class StudyTable(Table):
         name: StrictStr = ""
         datasets: list[DatasetTable]
         methods: list[MethodTable] = Field(default_factory=list)
-        tasks: list[StrictStr]
+        tasks: list[TaskTable]
         seeds: list[StrictInt] | StrictInt = 1
         projections: StrictBool = True
         references: StrictBool = True
         compat: Literal["", "scib"] = ""
+        splits: list[StrictStr] = Field(default_factory=list)
+        published: list[PublishedTable] = Field(default_factory=list)
 
-        @field_validator("datasets", "methods", mode="before")
+        @field_validator("datasets", "methods", "tasks", mode="before")
         @classmethod
         def _spell_out(cls, entries: Any) -> Any:
             # What needs nothing but its id may be written as a string.

@@ -1,6 +1,5 @@
 """What one process does: make a method's embedding of a dataset, and score it with every task."""
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,16 +9,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from sclitmus.core import activity
+from sclitmus.core import activity, memo
 from sclitmus.core.dataset import Dataset
-from sclitmus.core.method import CellEmbedder
+from sclitmus.core.method import Annotator, CellEmbedder
+from sclitmus.core.record import Absent
 from sclitmus.core.rng import rng_for
+from sclitmus.core.task import LabelTask
 from sclitmus.errors import MethodError, NotApplicable
 from sclitmus.execution import scratch
-from sclitmus.execution.attempt import Absent, attempt, failure
-from sclitmus.execution.identity import LABEL_ROLE, failure_key, seen_by
+from sclitmus.execution.answering import Given, Learner, ask
+from sclitmus.execution.attempt import attempt, failure
+from sclitmus.execution.identity import LABEL_ROLE, Fingerprint, digest, failure_key, seen_by
+from sclitmus.execution.memory import peak_rss_mb
 from sclitmus.execution.resolve import Chosen
-from sclitmus.execution.scoring import Answer, score_embedding
+from sclitmus.execution.scoring import Scored, score_embedding
 from sclitmus.execution.stability import Effect, stability, to_json
 from sclitmus.execution.store import Artifact, Missing, Store, npy, whole
 
@@ -57,7 +60,7 @@ class JobResult:
 
     seconds: float | None
     peak_rss_mb: float | None
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, Scored]
     remarks: tuple[str, ...] = ()
     stability: tuple[Effect, ...] = ()
 
@@ -71,39 +74,105 @@ def do(job: Job, say: Callable[[Word], object]) -> JobResult:
         If results cannot be written. Whatever a method or a task raises is in the result.
     """
     store = Store(job.store)
-    with store.lock(job.key, on_wait=lambda: say(("waiting", 0, 1))):
+    with (
+        store.lock(job.key, on_wait=lambda: say(("waiting", 0, 1))),
+        activity.heard_by(lambda *word: say(word)),
+        memo.kept_by(lambda key, make: _shared(store, key, make)),
+    ):
         fingerprint = scratch.load(job.dataset)
+        if isinstance(job.method.object, Annotator):
+            return _learn(job, fingerprint, store, say)
         made: Artifact | Missing | Absent = store.find("embedding", job.key)
         if isinstance(made, Missing):
             say(("embedding", 0, 1))
-            with activity.heard_by(lambda *word: say(word)):
-                made = _embedding(job, fingerprint.dataset)
+            made = _embedding(job, fingerprint.dataset)
         if isinstance(made, Absent):
             remember(store, job.key, "", made)
             return JobResult(None, None, {c.object.card.id: made for c, _ in job.tasks})
         remember(store, job.key, "", None)
-        answers = score_embedding(
-            np.asarray(np.load(made.path, mmap_mode="c", allow_pickle=False)),
-            made.sha256,
-            fingerprint,
-            job.tasks,
-            store,
-            lambda done, total: say(("scoring", done, total)),
-        )
-        for task, answer in answers.items():
-            remember(store, job.key, task, answer if isinstance(answer, Absent) else None)
-    return cost_and_remarks(made.meta, answers)
+        given = _score(job, made, fingerprint, store, say)
+        _remember_all(store, job.key, given)
+    return of_embedding(made.meta, given)
 
 
-def cost_and_remarks(meta: Mapping[str, Any], answers: Mapping[str, Answer]) -> JobResult:
+def _shared(store: Store, key: str, make: memo.Make) -> np.ndarray:
+    """Find what another process made, or make it while the others wait."""
+    key = digest("shared", key)
+    with store.lock(key):
+        found = store.find("shared", key)
+        if isinstance(found, Missing):
+            found = store.put("shared", key, npy(make()))
+    array: np.ndarray = np.load(found.path, allow_pickle=False)
+    return array
+
+
+def of_embedding(meta: Mapping[str, Any], given: Mapping[str, Given]) -> JobResult:
     """Put what is stored beside an embedding together with its scores."""
     return JobResult(
         meta.get("seconds"),
         meta.get("peak_rss_mb"),
-        answers,
-        tuple(meta.get("remarks", ())),
+        {task: one.scored for task, one in given.items()},
+        (*meta.get("remarks", ()), *_said(given)),
         tuple(Effect(**effect) for effect in meta.get("stability", ())),
     )
+
+
+def of_learning(given: Mapping[str, Given]) -> JobResult:
+    """Put together what came of the tasks of a method that learns labels."""
+    return JobResult(
+        sum(one.seconds for one in given.values()) if given else None,
+        max((one.peak_rss_mb for one in given.values()), default=None),
+        {task: one.scored for task, one in given.items()},
+        _said(given),
+    )
+
+
+def _said(given: Mapping[str, Given]) -> tuple[str, ...]:
+    return tuple(f"{task}: {remark}" for task, one in given.items() for remark in one.remarks)
+
+
+def _learn(
+    job: Job, fingerprint: Fingerprint, store: Store, say: Callable[[Word], object]
+) -> JobResult:
+    card = job.method.object.card
+    seed = 0 if card.deterministic else job.seed
+    learner = Learner(job.method.object, job.key, seed)
+    given = {
+        chosen.object.card.id: ask(learner, fingerprint, chosen, planned, store, _progress(say))
+        for chosen, planned in job.tasks
+    }
+    _remember_all(store, job.key, given)
+    return of_learning(given)
+
+
+def _score(
+    job: Job,
+    made: Artifact,
+    fingerprint: Fingerprint,
+    store: Store,
+    say: Callable[[Word], object],
+) -> dict[str, Given]:
+    """Score an embedding: as it is, and by what a probe learns from it."""
+    z = np.asarray(np.load(made.path, mmap_mode="c", allow_pickle=False))
+    as_it_is = [pair for pair in job.tasks if not isinstance(pair[0].object, LabelTask)]
+    told = _progress(say)
+    scored = score_embedding(z, made.sha256, fingerprint, as_it_is, store, told)
+    given = {task: Given(scores) for task, scores in scored.items()}
+    for chosen, planned in job.tasks:
+        if isinstance(chosen.object, LabelTask):
+            learner = Learner(z, made.sha256, 0)
+            id = chosen.object.card.id
+            given[id] = ask(learner, fingerprint, chosen, planned, store, told)
+    return given
+
+
+def _progress(say: Callable[[Word], object]) -> Callable[[int, int], object]:
+    return lambda done, total: say(("scoring", done, total))
+
+
+def _remember_all(store: Store, key: str, given: Mapping[str, Given]) -> None:
+    for task, one in given.items():
+        remember(store, key, task, one.scored if isinstance(one.scored, Absent) else None)
 
 
 def remember(store: Store, key: str, task: str, absent: Absent | None) -> None:
@@ -191,21 +260,6 @@ def checked(z: Any, n_cells: int, method: str) -> Float32[np.ndarray, "n_cells d
             remedy,
         )
     return rows
-
-
-def peak_rss_mb() -> float:
-    """Largest resident memory so far of this process, or of one that it started and waited for."""
-    if sys.platform == "win32":
-        import psutil
-
-        return float(psutil.Process().memory_info().peak_wset) / 1e6
-    import resource
-
-    peak = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _refusal_of_labels(cells: Dataset) -> str:

@@ -1,16 +1,34 @@
 """The card of a published model, from `cards/<id>.toml`: who it is, its files, what it was fed."""
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from sclitmus.errors import MethodError
+from sclitmus.errors import MethodError, WeightsError
 
 CARDS = resources.files("sclitmus.models") / "cards"
+OWN_CARD = "card.json"  # beside weights that are not the published ones
+OWN_FIELDS = {  # what such a card may say otherwise, and of which type
+    "title": str,
+    "summary": str,
+    "doi": str,
+    "licence": str,
+    "non_commercial": bool,
+    "source": str,
+    "gene_space": str,
+    "organisms": list,
+    "parameters": int,
+    "corpora": list,
+    "corpora_note": str,
+    "config": dict,
+    "files": list,
+}
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,55 @@ def model_card(id: str) -> ModelCard:
             | {name: tuple(fields[name]) for name in ("organisms", "corpora")}
             | {"files": tuple(WeightFile(**entry) for entry in fields.get("files", ()))}
         )
+    )
+
+
+def card_in(folder: Path, card: ModelCard) -> ModelCard:
+    """Return the card of the weights in a folder: the published one, or as changed by its own.
+
+    Weights of the same architecture that others trained lie beside a ``card.json`` with the id of
+    the model and what is different (`OWN_FIELDS`; of ``config`` some values are enough). What it
+    does not say of the corpora is not taken from the published model.
+
+    Raises
+    ------
+    WeightsError
+        If it cannot be read, is of another model, or says what a card does not.
+    """
+    path = folder / OWN_CARD
+    try:
+        own: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return card
+    except (OSError, ValueError) as error:
+        raise _unfit(path, f"cannot be read: {error}", card) from error
+    if not isinstance(own, dict) or own.get("id") != card.id:
+        named = own.get("id") if isinstance(own, dict) else own
+        raise _unfit(path, f"is the card of {named!r}", card)
+    own = {name: value for name, value in own.items() if name in OWN_FIELDS}
+    wrong = [name for name, value in own.items() if not isinstance(value, OWN_FIELDS[name])]
+    files = own.pop("files", [])
+    if wrong or not all(isinstance(entry, dict) and "name" in entry for entry in files):
+        raise _unfit(path, f"has another kind of {', '.join(wrong) or 'files'}", card)
+    sums = {str(entry["name"]): str(entry.get("sha256", "")) for entry in files}
+    changes = {"corpora": (), "corpora_note": ""} | own
+    for name in ("organisms", "corpora"):
+        if name in changes:
+            changes[name] = tuple(changes[name])
+    changes["config"] = {**card.config, **changes.get("config", {})}
+    changes["files"] = tuple(
+        WeightFile(file.name, sha256=sums.get(file.name, ""), optional=file.optional)
+        for file in card.files
+    )
+    return replace(card, **changes)
+
+
+def _unfit(path: Path, why: str, card: ModelCard) -> WeightsError:
+    return WeightsError(
+        f"{path} {why}",
+        f"a JSON table with id {card.id!r} and what of the model's card is different: "
+        + ", ".join(OWN_FIELDS),
+        "take it from where the weights were trained; without it they are taken for the published",
     )
 
 

@@ -12,12 +12,14 @@ from jaxtyping import Float32
 from sclitmus.core.dataset import Dataset, Genes
 from sclitmus.core.method import GeneVectors, MethodCard
 from sclitmus.errors import MethodError, NotApplicable
-from sclitmus.models.card import ModelCard, model_card
+from sclitmus.models.card import ModelCard, card_in, model_card
 from sclitmus.models.gene_space import MIN_MATCHED, Matched
 from sclitmus.models.port import Behaviour, Port
 from sclitmus.models.weights import Weights, model_folder
 
 VARIANTS = ("official", "fixed", "random_init")
+# Of a model that is trained further: what of it, and what becomes of its gene vectors.
+TUNED = ("head", "last", "full", "zeroed", "shuffled", "flatten")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +70,14 @@ class FrozenModel:
 
     @property
     def published(self) -> ModelCard:
-        """The card of the published model, with this one's settings.
+        """The card of the published model, or that of the weights, with this one's settings.
 
         Raises
         ------
         MethodError
             If it does not have one of the settings.
         """
-        card = model_card(self.id)
+        card = card_in(model_folder(self.id, self.weights), model_card(self.id))
         return replace(card, config=_changed(card.config, self.config, self.id))
 
     @property
@@ -265,7 +267,8 @@ def variant(settings: dict[str, Any], names: Iterable[str], id: str) -> dict[str
         if name not in VARIANTS:
             raise MethodError(
                 f"{id!r} asks for the variant {name!r}",
-                f"one of: {', '.join(f'@{known}' for known in VARIANTS)}",
+                f"one of: {', '.join(f'@{known}' for known in VARIANTS)}; fine-tuned: "
+                f"{', '.join(f'@{known}' for known in TUNED)}",
                 f"for example {id.partition('@')[0]}@random_init",
             )
         if name == "random_init":

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -170,9 +170,14 @@ class Network(nn.Module):
     def forward(self, rows: Tensor, positions: Tensor, offsets: list[int]) -> Tensor:
         """Return the hidden state of every token in the layer asked for, (n_tokens, d)."""
         x: Tensor = self.bert["embeddings"](rows, positions)
-        for layer in islice(self.bert.get_submodule("encoder.layer").children(), self.n_layers_run):
+        for layer in self.layers_run:
             x = layer(x, offsets)
         return x
+
+    @property
+    def layers_run(self) -> Iterable[nn.Module]:
+        """The layers up to the one asked for."""
+        return islice(self.bert.get_submodule("encoder.layer").children(), self.n_layers_run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +191,7 @@ class Geneformer:
     tokens: Mapping[str, int]
     medians: Float64[np.ndarray, "n_tokens"]  # NaN for special tokens
     together: int | None = None
+    trains_genes: ClassVar[bool] = True
 
     @classmethod
     def load(cls, weights: Weights, behaviour: Behaviour) -> Self:
@@ -275,6 +281,22 @@ class Geneformer:
 
     def partition(self, cells: Dataset) -> Iterable[Int64[np.ndarray, "n_rows"]] | None:
         return None
+
+    @property
+    def width(self) -> int:
+        return self.config.hidden_size
+
+    def pooled(self, batch: Batch) -> Tensor:
+        return self.cells(batch)
+
+    def blocks(self) -> tuple[nn.Module, ...]:
+        return tuple(self.network.layers_run)
+
+    def final_norm(self) -> None:
+        return None
+
+    def gene_embedding(self) -> nn.Parameter:
+        return self.network.table
 
 
 Dictionaries = tuple[dict[str, int], np.ndarray, GeneSpace]

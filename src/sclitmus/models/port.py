@@ -1,7 +1,7 @@
 """What a model's file provides, so that everything else about running it is written once."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
@@ -113,3 +113,45 @@ class Port(Protocol):
 
     def partition(self, cells: Dataset) -> Iterable[Int64[np.ndarray, "n_rows"]] | None:
         """Return the sets of cells that must be embedded together, or None for no such sets."""
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What a port has beside the members of `Port` if its network can be trained further.
+
+    One whose classifier may read every position (scBERT's) also has ``positions(batch)``, the last
+    hidden states ``(n_cells, length, d)``, and ``length``, the positions of a cell, which are then
+    not its tokens.
+
+    Attributes
+    ----------
+    width
+        d of `pooled`.
+    trains_genes
+        Whether the original trains its gene vectors: scBERT takes them from elsewhere.
+    """
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def trains_genes(self) -> bool: ...
+
+    def pooled(self, batch: Batch) -> Any:
+        """Return the vector of each cell that a classifier reads, a tensor (n_cells, d).
+
+        Gradients flow through it, and it is not normalised. It is of the last block that runs.
+        """
+
+    def blocks(self) -> Sequence[Any]:
+        """Return the blocks of the network that run, modules, the first first."""
+
+    def final_norm(self) -> Any:
+        """Return the normalisation behind the last block, a module, or None where there is none."""
+
+    def gene_embedding(self) -> Any:
+        """Return the parameter with the static gene vectors.
+
+        Its first rows are those of `Port.space`; rows without a name there, and further rows, are
+        of special tokens.
+        """

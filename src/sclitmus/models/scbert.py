@@ -19,7 +19,7 @@ Columns of the same gene are added up; the original takes the first.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from sclitmus.core.dataset import Dataset, Genes
 from sclitmus.errors import MethodError, WeightsError
 from sclitmus.models.checkpoint import fill, read_torch, refuse_foreign, tensors_of, without_prefix
+from sclitmus.models.favor_gradient import with_gradient
 from sclitmus.models.gene_space import GeneSpace, entries_by_row, totals_of
 from sclitmus.models.performer import RENAME, Performer
 from sclitmus.models.performer import UNUSED as PERFORMER_UNUSED
@@ -94,9 +95,12 @@ class Network(nn.Module):
         """Return the last hidden states of cells (n_cells, length), (n_cells, length, d)."""
         n_cells, length = bins.shape
         x = self.token_emb(bins) + self.pos_emb["emb"].weight
-        offsets = [cell * length for cell in range(n_cells + 1)]
-        x = self.performer(x.flatten(0, 1), offsets, shared)
-        out: Tensor = self.norm(x).unflatten(0, (n_cells, length))
+        if torch.is_grad_enabled() and not shared:
+            x = with_gradient(self.performer, x)
+        else:
+            offsets = [cell * length for cell in range(n_cells + 1)]
+            x = self.performer(x.flatten(0, 1), offsets, shared).unflatten(0, (n_cells, length))
+        out: Tensor = self.norm(x)
         return out
 
 
@@ -117,6 +121,7 @@ class ScBERT:
     behaviour: Behaviour
     pool: str = "mean"
     together: int | None = None
+    trains_genes: ClassVar[bool] = False
 
     @classmethod
     def load(cls, weights: Weights, behaviour: Behaviour) -> Self:
@@ -186,10 +191,16 @@ class ScBERT:
         return Tokens(offsets, {"gene": rows, "bin": bins})
 
     def cells(self, batch: Batch) -> Tensor:
+        return self.pooled(batch)
+
+    def pooled(self, batch: Batch) -> Tensor:
         pooled = []
         for states, _ in self._states(batch):
             pooled.append(states[:, -1] if self.pool == "last" else states[:, :-1].mean(1))
         return torch.cat(pooled)
+
+    def positions(self, batch: Batch) -> Tensor:
+        return torch.cat([states for states, _ in self._states(batch)])
 
     def gene_states(self, batch: Batch) -> Tensor:
         return torch.cat([states.flatten(0, 1)[at] for states, at in self._states(batch)])
@@ -198,10 +209,11 @@ class ScBERT:
         """Yield hidden states (n, length, d) of one cell, or of all that belong together.
 
         With them come the places (n_tokens,) of the cells' tokens among these n x length. A single
-        cell is enough for any device, and all that it need hold.
+        cell is enough for any device, and all that it need hold; training says itself how many.
         """
-        gene, length = batch.columns["gene"], len(self.space.names) + 1
-        step = 1 if self.together is None else batch.n_cells
+        gene, length = batch.columns["gene"], self.length
+        alone = self.together is None and not torch.is_grad_enabled()
+        step = 1 if alone else batch.n_cells
         for first in range(0, batch.n_cells, step):
             lengths = torch.tensor(batch.lengths[first : first + step], device=gene.device)
             a, b = batch.offsets[first], batch.offsets[first + len(lengths)]
@@ -217,6 +229,23 @@ class ScBERT:
 
     def partition(self, cells: Dataset) -> Iterable[Int64[np.ndarray, "n_rows"]] | None:
         return None
+
+    @property
+    def width(self) -> int:
+        return self.network.token_emb.embedding_dim
+
+    @property
+    def length(self) -> int:
+        return len(self.space.names) + 1
+
+    def blocks(self) -> tuple[nn.Module, ...]:
+        return tuple(self.network.performer.net["layers"].children())
+
+    def final_norm(self) -> nn.Module:
+        return self.network.norm
+
+    def gene_embedding(self) -> nn.Parameter:
+        return self.network.pos_emb.get_parameter("emb.weight")
 
 
 def bins_of(

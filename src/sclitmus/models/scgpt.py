@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -155,6 +155,7 @@ class ScGPT:
     behaviour: Behaviour
     cls: int  # row of <cls> in the gene table
     together: int | None = None
+    trains_genes: ClassVar[bool] = True
 
     @classmethod
     def load(cls, weights: Weights, behaviour: Behaviour) -> Self:
@@ -248,8 +249,11 @@ class ScGPT:
         return np.asarray(binned(offsets, values, spread, self.config.n_bins))
 
     def cells(self, batch: Batch) -> Tensor:
+        return nn.functional.normalize(self.pooled(batch), dim=1)
+
+    def pooled(self, batch: Batch) -> Tensor:
         first = torch.tensor(batch.offsets[:-1], device=batch.columns["gene"].device)
-        return nn.functional.normalize(self._states(batch)[first].float(), dim=1)
+        return self._states(batch)[first].float()
 
     def gene_states(self, batch: Batch) -> Tensor:
         return self._states(batch)
@@ -268,6 +272,19 @@ class ScGPT:
 
     def partition(self, cells: Dataset) -> Iterable[Int64[np.ndarray, "n_rows"]] | None:
         return None
+
+    @property
+    def width(self) -> int:
+        return self.config.embsize
+
+    def blocks(self) -> tuple[nn.Module, ...]:
+        return tuple(self.network.transformer_encoder["layers"].children())
+
+    def final_norm(self) -> None:
+        return None
+
+    def gene_embedding(self) -> nn.Parameter:
+        return self.network.encoder.get_parameter("embedding.weight")
 
 
 def _json(path: Path) -> Any:

@@ -1,14 +1,16 @@
 """What was compared: cards of the datasets and methods, and the paragraph for a paper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from sclitmus.core.method import MethodCard
+from sclitmus.core.task import TaskCard
 from sclitmus.execution.result import DatasetInfo
 from sclitmus.report.content import ReportData
+from sclitmus.report.families import families, family_of
 from sclitmus.report.overlap import flattered, overlap
-from sclitmus.report.verdicts import spoken
+from sclitmus.report.text import joined, mid_sentence, spoken
 
 PARTS: Mapping[str, str] = {
     "contender": "model under test",
@@ -17,6 +19,8 @@ PARTS: Mapping[str, str] = {
     "ceiling": "ceiling control",
     "canary": "canary control",
 }
+
+_MANY = 4  # metrics of one family, from which on their names are not repeated
 
 _SOFTWARE = (
     *("anndata", "scanpy", "scvi-tools", "harmonypy", "scikit-learn", "numpy", "scipy"),
@@ -114,8 +118,8 @@ def _spread(counts: Mapping[str, int]) -> str:
 def methods_paragraph(data: ReportData) -> str:
     """Return the paragraph for a paper's methods section, made of what the run recorded."""
     sentences = [
-        f"Cell embeddings were evaluated zero-shot with scLitmus {_version('sclitmus')} on "
-        + _joined(
+        f"{_what(data)} with scLitmus {_version('sclitmus')} on "
+        + joined(
             [
                 f"{d.card.title or d.id} ({d.n_cells:,} cells, {d.n_genes:,} genes"
                 + (f", {len(d.labels)} types" if d.labels else "")
@@ -135,14 +139,14 @@ def methods_paragraph(data: ReportData) -> str:
     ):
         cards = [c for c in data.cards.values() if c.part == part]
         if cards:
-            sentences.append(f"{opening} {_joined([_method(c) for c in cards])}.")
+            sentences.append(f"{opening} {joined([_method(c) for c in cards])}.")
     for task in data.tasks:
         metric = data.metric(task.headline)
         name = metric.title if metric else task.headline
-        beside = [m.title if (m := data.metric(b)) else b for b in task.beside]
+        beside = _beside(data, task)
         text = f"The task {spoken(task.id)} asked “{task.question}” and was judged by {name}"
         text += f"{_in_brackets(metric.doi)}" if metric else ""
-        text += f", shown beside {_joined(beside)}" if beside else ""
+        text += f", shown beside {joined(beside)}" if beside else ""
         sentences.append(
             f"{text}; differences up to {task.margin:g} counted as equivalent"
             f"{_in_brackets(task.doi)}."
@@ -150,7 +154,7 @@ def methods_paragraph(data: ReportData) -> str:
     hows = [how for how in data.analysis.intervals["how"].unique(maintain_order=True) if how]
     if hows:
         sentences.append(
-            f"Intervals (95%) rest on {_joined(hows)} (delete-d jackknife, "
+            f"Intervals (95%) rest on {joined(hows)} (delete-d jackknife, "
             "doi:10.1214/aos/1176347263)."
         )
     sentences.append(
@@ -162,6 +166,31 @@ def methods_paragraph(data: ReportData) -> str:
     software = [f"{name} {v}" for name in _SOFTWARE if (v := _version(name))]
     sentences.append(f"Software: {', '.join(software)}.")
     return " ".join(sentences)
+
+
+def _what(data: ReportData) -> str:
+    """Say what was evaluated: embeddings as they are, labels learned, or both."""
+    if not data.label_tasks:
+        return "Cell embeddings were evaluated zero-shot"
+    learned = (
+        "Methods were evaluated by the labels that they learned from some cells and predicted for "
+        "others (embeddings by a logistic regression on them, the same for all)"
+    )
+    if len(data.label_tasks) == len(data.tasks):
+        return learned
+    return f"Cell embeddings were evaluated zero-shot, and {mid_sentence(learned)},"
+
+
+def _beside(data: ReportData, task: TaskCard) -> list[str]:
+    """Name the metrics beside a headline, those of its own family by what they differ in."""
+    family = family_of(task.headline)
+    own = [metric for metric in task.beside if family_of(metric) == family]
+    own = own if len(own) >= _MANY else []
+    named = [m.title if (m := data.metric(b)) else b for b in task.beside if b not in own]
+    if own:
+        members = families(data, [task.headline, *own])[0].members[1:]
+        named.append(f"its values for {joined([mid_sentence(m.words) for m in members])}")
+    return named
 
 
 def citations(data: ReportData) -> tuple[tuple[str, str], ...]:
@@ -189,12 +218,6 @@ def _doi(doi: str) -> str:
 
 def _in_brackets(doi: str) -> str:
     return f" (doi:{doi})" if doi else ""
-
-
-def _joined(parts: Sequence[str]) -> str:
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _version(package: str) -> str:

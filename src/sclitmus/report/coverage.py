@@ -6,7 +6,7 @@ import polars as pl
 
 from sclitmus.report.content import ReportData
 from sclitmus.report.grid import Cell, Column, Table
-from sclitmus.report.verdicts import spoken
+from sclitmus.report.text import spoken
 
 LOOK = {
     "ok": ("up-small", "clears"),

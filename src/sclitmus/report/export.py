@@ -6,7 +6,7 @@ from typing import Literal
 
 from sclitmus.report.content import ReportData
 from sclitmus.report.figures import KINDS, save_figure
-from sclitmus.report.tables import score_table, verdict_table, write_table
+from sclitmus.report.tables import score_tables, verdict_table, write_table
 
 
 def save_tables(data: ReportData, folder: Path) -> list[Path]:
@@ -27,10 +27,12 @@ def save_tables(data: ReportData, folder: Path) -> list[Path]:
     paths.append(write_table(verdict_table(data), folder / "verdicts.tex", "Verdicts"))
     for info in data.datasets:
         for task in data.tasks:
-            table = score_table(data, info.id, task.id)
-            if not table.is_empty():
-                name = f"scores_{_safe(info.id)}_{task.id}.tex"
-                paths.append(write_table(table, folder / name, f"{info.id}: {task.question}"))
+            for part, table in score_tables(data, info.id, task.id).items():
+                name = "_".join(
+                    ["scores", _safe(info.id), task.id, *([_safe(part)] if part else [])]
+                )
+                caption = f"{info.id}: {task.question}"
+                paths.append(write_table(table, folder / f"{name}.tex", caption))
     return paths
 
 
@@ -39,12 +41,12 @@ def save_figures(data: ReportData, folder: Path, format: Literal["svg", "png"]) 
     paths = []
     for info in data.datasets:
         for task in data.tasks:
-            for kind, draw in KINDS.items():
-                chart = draw(data, info.id, task.id)
+            for name, kind in KINDS.items():
+                chart = kind.draw(data, info.id, task.id)
                 if chart is None:
                     continue
-                name = f"{_safe(info.id)}_{task.id}_{kind}.{format}"
-                paths.append(save_figure(chart, folder / name))
+                file = f"{_safe(info.id)}_{task.id}_{name}.{format}"
+                paths.append(save_figure(chart, folder / file))
     return paths
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sclitmus.report.colours import LIGHT
+from sclitmus.report.content import ReportData
 from sclitmus.report.placement import Align, place_labels
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ ROLES = ("contender", "bar", "control")
 """What a mark's colour and shape say; floor, ceiling and canary are all controls."""
 
 # Text needs more contrast than a mark.
-_TEXT = {"contender": "accent", "bar": "rival", "control": "muted"}
+TEXT = {"contender": "accent", "bar": "rival", "control": "muted"}
 
 FOCUS = "focus"
 """Name of the charts' parameter that holds the method the page's reader points at."""
@@ -25,12 +26,18 @@ FOCUS = "focus"
 # The reader's font may be wider than the one a chart was drawn with; names stand on the left.
 _PADDING = {"left": 24, "top": 6, "right": 10, "bottom": 6}
 SQUARE = 380  # pixels, of a chart whose both axes are scores
+WIDE = 560
 
 
 def chart_of(rows: Sequence[Mapping[str, Any]]) -> "alt.Chart":
     import altair as alt
 
     return alt.Chart(alt.Data(values=list(rows)))  # type: ignore[no-untyped-call]  # altair's own
+
+
+def marked(data: ReportData, method: str) -> dict[str, Any]:
+    """Return what every mark of a method carries."""
+    return {"name": data.names[method], "role": data.role_of(method)}
 
 
 def padded(low: float, high: float) -> list[float]:
@@ -45,25 +52,27 @@ def colour_by_role() -> "alt.Color":
     return alt.Color("role:N", scale=alt.Scale(domain=ROLES, range=colours), legend=None)
 
 
-def in_focus(opacity: float) -> Any:
+def in_focus(opacity: float, else_opacity: float = 0.12) -> Any:
     """Faint where the page puts another method into focus; a file has none in focus."""
     import altair as alt
 
     return alt.condition(
-        f"{FOCUS} == '' || datum.name == {FOCUS}", alt.value(opacity), alt.value(0.12)
+        f"{FOCUS} == '' || datum.name == {FOCUS}", alt.value(opacity), alt.value(else_opacity)
     )
 
 
-def points_by_role(chart: "alt.Chart") -> "alt.Chart":
+def points_by_role(chart: "alt.Chart", size: float | None = None) -> "alt.Chart":
+    """Points whose shape says the role too; `size`, in square pixels, where all are of one role."""
     import altair as alt
 
     shapes = alt.Scale(domain=ROLES, range=["circle", "diamond", "square"])
     sizes = alt.Scale(domain=ROLES, range=[100, 70, 45])
+    by_role = alt.Size("role:O", scale=sizes, legend=None)
     points: alt.Chart = chart.mark_point(filled=True).encode(
         color=colour_by_role(),
         opacity=in_focus(1.0),
         shape=alt.Shape("role:N", scale=shapes, legend=None),
-        size=alt.Size("role:O", scale=sizes, legend=None),
+        size=by_role if size is None else alt.value(size),
     )
     return points
 
@@ -85,7 +94,7 @@ def named_points(
     left, right = np.log(across) if log else across
     px = ((np.log(x) if log else x) - left) / (right - left) * width
     py = (up[1] - y) / (up[1] - up[0]) * height
-    shown = [_short(m["name"]) for m in marks]
+    shown = [short(m["name"]) for m in marks]
     widths = np.array([6.4 * len(name) for name in shown])
     places = place_labels(px, py, widths, (width, height))
     groups: dict[tuple[Align, str], list[dict[str, Any]]] = {}
@@ -97,7 +106,7 @@ def named_points(
         group.append({"name": mark["name"], "says": name, "x": at_x, "y": at_y})
     layers: list[alt.Chart] = [
         chart_of(at)
-        .mark_text(align=align, baseline="middle", fontSize=12, color=LIGHT[_TEXT[role]])
+        .mark_text(align=align, baseline="middle", fontSize=12, color=LIGHT[TEXT[role]])
         .encode(x=x_axis, y=y_axis, text="says:N", opacity=in_focus(1.0))
         for (align, role), at in groups.items()
     ]
@@ -105,17 +114,24 @@ def named_points(
     return [*layers, points_by_role(base)]
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     return name if len(name) <= 26 else f"{name[:25]}…"
 
 
-def names_axis() -> "alt.Axis":
+def names_axis(**changes: Any) -> "alt.Axis":
+    """Return an axis of names; `changes` are properties of it that are different here."""
     import altair as alt
 
-    return alt.Axis(
-        labelLimit=150, labelFontSize=13, labelColor=LIGHT["ink"], ticks=False, domain=False,
-        labelPadding=8, grid=False,
-    )  # fmt: skip
+    look = {
+        "labelLimit": 150,
+        "labelFontSize": 13,
+        "labelColor": LIGHT["ink"],
+        "ticks": False,
+        "domain": False,
+        "labelPadding": 8,
+        "grid": False,
+    }
+    return alt.Axis(**look | changes)
 
 
 def tooltip(says: str) -> dict[str, Any]:
@@ -125,6 +141,31 @@ def tooltip(says: str) -> dict[str, Any]:
 
 
 def finish(chart: Any, width: int, height: int) -> "alt.LayerChart":
+    """Give a chart its size, and the look of them all."""
+    finished: alt.LayerChart = _dressed(chart, width=width, height=max(height, 40))
+    return finished
+
+
+def finish_panels(panels: Sequence[Any], columns: int) -> "alt.ConcatChart":
+    """Put charts of one kind side by side, so many in a row, with the look of them all."""
+    import altair as alt
+
+    spacing = {"row": 22, "column": 14}
+    finished: alt.ConcatChart = _dressed(alt.concat(*panels, columns=columns, spacing=spacing))
+    return finished
+
+
+def panel_title(text: str, width: int, offset: int = 6) -> "alt.Title":
+    """Return the heading of a panel, cut to its width, so far above it."""
+    import altair as alt
+
+    return alt.Title(
+        text, anchor="start", limit=width, fontSize=12, fontWeight="normal",
+        color=LIGHT["ink"], offset=offset,
+    )  # fmt: skip
+
+
+def _dressed(chart: Any, **size: int) -> Any:
     import altair as alt
 
     axis = {
@@ -139,11 +180,11 @@ def finish(chart: Any, width: int, height: int) -> "alt.LayerChart":
         "titleFontWeight": "normal",
         "titlePadding": 8,
     }
-    finished: alt.LayerChart = (
+    # Each of these calls copies the whole chart, so there are few.
+    return (
         chart.add_params(alt.param(name=FOCUS, value=""))
-        .properties(width=width, height=max(height, 40), background=LIGHT["paper"])
-        .configure(font=FONT, aria=False, padding=_PADDING)
-        .configure_view(stroke=None)
-        .configure_axis(**axis)
+        .properties(background=LIGHT["paper"], **size)
+        .configure(
+            font=FONT, aria=False, padding=_PADDING, view=alt.ViewConfig(stroke=None), axis=axis
+        )
     )
-    return finished

@@ -13,6 +13,12 @@ def interval(value: float | None, low: float | None, high: float | None) -> str:
     return f"{number(value)} [{number(low)}, {number(high)}]"
 
 
+def signed(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """Return ``+0.043 [0.021, 0.066]``: a difference, with its interval where there is one."""
+    text = interval(value, low, high)
+    return f"+{text}" if value is not None and value > 0 else text
+
+
 def amount(value: float | None) -> str:
     """Return seconds or megabytes with two digits below ten, none above."""
     if value is None or value != value:

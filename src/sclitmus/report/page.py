@@ -1,7 +1,6 @@
 """One HTML file that needs nothing else: it opens offline and asks no one for anything."""
 
 import base64
-import gzip
 import hashlib
 import json
 from dataclasses import dataclass
@@ -11,23 +10,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 from markupsafe import Markup
 
 from sclitmus.errors import StoreError
-from sclitmus.report import cards, coverage, sections, stability, verdicts
+from sclitmus.report import answers, cards, coverage, sections, stability, verdicts
 from sclitmus.report.colours import follow_theme, theme_css
 from sclitmus.report.content import ReportData
-from sclitmus.report.figures import KINDS, svg
-from sclitmus.report.scatter import data_uri
-from sclitmus.report.tables import to_csv, to_latex, to_parquet, verdict_table
+from sclitmus.report.downloads import downloads
+from sclitmus.report.figures import KINDS, Kind, svg
+from sclitmus.report.pictures import pictures
+from sclitmus.report.text import sentence_case, spoken
 from sclitmus.stats.pooled import POOLED
-
-_FLUID = ("scores", "ranks")
-"""Charts that are laid out anew for the width at hand; the others keep their shape."""
-
-_MOST_INLINE = 1_500_000
-"""Bytes of a table that still goes into the page; a larger one lies in the folder of the run."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +32,7 @@ class Chart:
     drawing: Markup
     says: str
     spec: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Download:
-    """A table to save."""
-
-    name: str
-    uri: str
-    says: str
+    caption: str = ""
 
 
 def write_report(path: Path, data: ReportData) -> Path:
@@ -98,7 +83,7 @@ def render(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters["thousands"] = lambda n: f"{n:,}"
-    environment.filters["sentence_case"] = verdicts.sentence_case
+    environment.filters["sentence_case"] = sentence_case
     charts = make_charts(data)
     scripts = [charting_library(), _template("report.js")]
     parts = {
@@ -106,7 +91,7 @@ def render(data: ReportData) -> str:
         for info in data.datasets
     }
     pooled_ranks = [
-        (task.id, verdicts.spoken(task.id), table)
+        (task.id, spoken(task.id), table)
         for task in data.tasks
         if (table := sections.ranks_table(data, POOLED, task.id)) is not None
     ]
@@ -124,7 +109,8 @@ def render(data: ReportData) -> str:
         parts=parts,
         pooled=POOLED,
         pooled_ranks=pooled_ranks,
-        pictures={info.id: sections.pictures(data, info) for info in data.datasets},
+        answers={info.id: answers.answers(data, info.id) for info in data.datasets},
+        pictures={info.id: pictures(data, info) for info in data.datasets},
         costs={info.id: sections.cost_table(data, info.id) for info in data.datasets},
         coverage=coverage.coverage(data),
         stability=stability.stability_tables(data),
@@ -142,38 +128,38 @@ def make_charts(data: ReportData) -> dict[tuple[str, str, str], Chart]:
     charts: dict[tuple[str, str, str], Chart] = {}
     for dataset in (POOLED, *(info.id for info in data.datasets)):
         for task in data.tasks:
-            for kind in ("scores", "sides", "ranks", "cost", "memory"):
-                if dataset == POOLED and kind != "ranks":
+            for name, kind in KINDS.items():
+                if not kind.on_page or (dataset == POOLED and name != "ranks"):
                     continue
-                chart = KINDS[kind](data, dataset, task.id)
+                chart = kind.draw(data, dataset, task.id)
                 if chart is None:
                     continue
-                spec = chart.properties(background="transparent").to_dict()
+                spec = chart.to_dict() | {"background": "transparent"}
                 drawing = follow_theme(svg(spec))
                 spec["config"]["padding"] = {"left": 4, "top": 6, "right": 10, "bottom": 6}
-                if kind in _FLUID:
+                if kind.fluid:
                     spec["width"] = "container"
                     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-                charts[kind, dataset, task.id] = Chart(
+                charts[name, dataset, task.id] = Chart(
                     f"chart-{len(charts)}",
-                    kind,
+                    name,
                     Markup(drawing),
                     _in_words(kind, dataset, task.id),
                     json.loads(follow_theme(json.dumps(spec))),
+                    _caption(data, kind, dataset, task.id),
                 )
     return charts
 
 
-def _in_words(kind: str, dataset: str, task: str) -> str:
-    says = {
-        "scores": "Dot and interval of each method's score, best first; floor and ceiling dotted",
-        "sides": "Each method by how well batches are mixed and how well types are kept",
-        "ranks": "Rank of each method with its interval",
-        "cost": "Score of each method against the seconds it took",
-        "memory": "Score of each method against its peak memory",
-    }[kind]
+def _in_words(kind: Kind, dataset: str, task: str) -> str:
     where = "all datasets" if dataset == POOLED else dataset
-    return f"{says}: {verdicts.spoken(task)}, {where}. The table below holds the values."
+    return f"{kind.says}: {spoken(task)}, {where}. The table below holds the values."
+
+
+def _caption(data: ReportData, kind: Kind, dataset: str, task: str) -> str:
+    if isinstance(kind.caption, str):
+        return kind.caption
+    return kind.caption(data, dataset, task)
 
 
 def json_for_script(value: object) -> str:
@@ -218,45 +204,6 @@ def charting_library() -> str:
 @cache
 def _template(name: str) -> str:
     return files("sclitmus.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def downloads(data: ReportData) -> tuple[Download, ...]:
-    """Return the tables as addresses that hold them; the records packed, they are many."""
-    found = []
-    for name, frame, says in (
-        ("verdicts", data.analysis.verdicts, "one row per model, task and dataset"),
-        ("scores", data.analysis.intervals, "every score with its interval"),
-        ("effects", data.analysis.effects, "differences to each baseline and to the best one"),
-        ("skill", data.analysis.skill, "every score between floor and ceiling"),
-        ("ranks", data.analysis.ranks, "ranks, intervals and tie groups"),
-        ("cost", data.cost, "seconds and memory"),
-    ):
-        content = to_csv(_flat(frame)).encode()
-        if len(content) > _MOST_INLINE // 4:
-            packed = gzip.compress(content, mtime=0)
-            found.append(Download(f"{name}.csv.gz", data_uri(packed, "application/gzip"), says))
-        else:
-            found.append(Download(f"{name}.csv", data_uri(content, "text/csv"), says))
-    latex = to_latex(verdict_table(data), "Verdicts", "verdicts").encode()
-    found.append(
-        Download("verdicts.tex", data_uri(latex, "application/x-tex"), "for a paper (booktabs)")
-    )
-    says = "every number, one row each"
-    packed = gzip.compress(to_csv(_flat(data.records)).encode(), mtime=0)
-    found.append(Download("records.csv.gz", data_uri(packed, "application/gzip"), says))
-    columns = to_parquet(data.records)
-    found.append(
-        Download("records.parquet", data_uri(columns, "application/vnd.apache.parquet"), says)
-    )
-    return tuple(d for d in found if len(d.uri) < _MOST_INLINE)
-
-
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
-    """Write lists as text: CSV has none."""
-    nested = [name for name, kind in frame.schema.items() if kind.is_nested()]
-    return frame.with_columns(
-        pl.col(name).map_elements(str, return_dtype=pl.String) for name in nested
-    )
 
 
 def flatten(tree: object, name: str = "") -> tuple[tuple[str, str], ...]:

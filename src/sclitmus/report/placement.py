@@ -83,3 +83,38 @@ def _inside(x: float, y: float, area: tuple[float, ...]) -> bool:
 def _outside(area: tuple[float, ...], box: tuple[float, float]) -> float:
     over = max(-area[0], 0) + max(area[2] - box[0], 0)
     return 20.0 * (over + max(-area[1], 0) + max(area[3] - box[1], 0))
+
+
+def spread(
+    y: Float64[np.ndarray, "n"], gap: float, low: float, high: float
+) -> Float64[np.ndarray, "n"]:
+    """Move heights apart until any two are a `gap` away, keeping their order and staying near.
+
+    Parameters
+    ----------
+    y
+        Heights in pixels.
+    gap
+        Least distance of two; less where so many do not fit between `low` and `high`.
+    low, high
+        Where the first and the last may be.
+    """
+    n = len(y)
+    if n < 2:
+        return np.clip(y, low, high)
+    gap = min(gap, (high - low) / (n - 1))
+    order = np.argsort(y, kind="stable")
+    steps = gap * np.arange(n)
+    # Least squares under y[i + 1] - y[i] >= gap is isotonic regression of what is left of y.
+    blocks: list[tuple[float, int]] = []
+    for value in (y[order] - steps).tolist():
+        mean, size = value, 1
+        while blocks and blocks[-1][0] > mean:
+            before, n_before = blocks.pop()
+            mean = (mean * size + before * n_before) / (size + n_before)
+            size += n_before
+        blocks.append((mean, size))
+    level = np.repeat([mean for mean, _ in blocks], [size for _, size in blocks])
+    placed = np.empty(n)
+    placed[order] = np.clip(level, low, high - steps[-1]) + steps
+    return placed

@@ -1,12 +1,14 @@
 """Frames as files: CSV, parquet and LaTeX; and the two tables a paper wants."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
 from sclitmus.errors import StudyError
 from sclitmus.report.content import ReportData
+from sclitmus.report.families import families
 from sclitmus.report.numbers import interval, number
 
 _LATEX = {
@@ -117,12 +119,42 @@ def verdict_table(data: ReportData) -> pl.DataFrame:
     )
 
 
-def score_table(data: ReportData, dataset: str, task: str) -> pl.DataFrame:
-    """Return one row per method and one column per metric of a task, best headline first."""
+def score_tables(data: ReportData, dataset: str, task: str) -> dict[str, pl.DataFrame]:
+    """Return the tables of a task's scores: one, or where metrics are in families one for each.
+
+    The first has no name and the headline with what stands beside it, or all metrics.
+    """
+    order = metric_order(data, task, data.scored(dataset, task))
+    card = next(t for t in data.tasks if t.id == task)
+    groups = families(data, order)
+    parts: dict[str, list[str] | None] = {"": None}
+    if any(len(family.members) > 1 for family in groups):
+        parts[""] = [m for m in order if m in (card.headline, *card.beside)]
+        parts |= {f.id: [m.metric for m in f.members] for f in groups if len(f.members) > 1}
+        rest = [f.members[0].metric for f in groups if len(f.members) == 1]
+        parts["other"] = [m for m in rest if m not in (card.headline, *card.beside)]
+    return {
+        name: table
+        for name, metrics in parts.items()
+        if not (table := score_table(data, dataset, task, metrics)).is_empty()
+    }
+
+
+def score_table(
+    data: ReportData, dataset: str, task: str, metrics: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Return one row per method and one column per metric of a task, the best of the first on top.
+
+    Parameters
+    ----------
+    metrics
+        All that the task has values of, where none are given.
+    """
     rows = data.analysis.intervals.filter(
         pl.col("dataset") == dataset, pl.col("task") == task, pl.col("unit") == "dataset"
     )
     order = metric_order(data, task, rows["metric"].unique().to_list())
+    order = order if metrics is None else [m for m in metrics if m in order]
     values = {(row["method"], row["metric"]): row for row in rows.iter_rows(named=True)}
     methods = data.scores(dataset, task, order[0])["method"].to_list() if order else []
     methods += [m for m in data.cards if m not in methods and any((m, k) in values for k in order)]

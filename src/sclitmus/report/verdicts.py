@@ -1,14 +1,15 @@
 """The first screen: what the study found, in words."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from sclitmus.report.content import ReportData
-from sclitmus.report.numbers import interval
+from sclitmus.report.numbers import interval, signed
 from sclitmus.report.overlap import flattered, overlap
+from sclitmus.report.text import counted, listed, sentence_case, spoken
 from sclitmus.stats.pooled import POOLED
 
 
@@ -81,11 +82,6 @@ class Block:
     question: str
     headline: str
     rows: tuple[Row, ...]
-
-
-def spoken(name: str) -> str:
-    """Return a task's id as words."""
-    return name.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -228,9 +224,8 @@ def _interval(row: Mapping[str, object], value: str, low: str, high: str) -> str
 
 
 def _signed(row: Mapping[str, object]) -> str:
-    text = _interval(row, "difference", "difference_low", "difference_high")
-    value = _float(row["difference"])
-    return f"+{text}" if value is not None and value > 0 else text
+    ends = ("difference", "difference_low", "difference_high")
+    return signed(*(_float(row[name]) for name in ends))
 
 
 def _float(value: object) -> float | None:
@@ -259,7 +254,7 @@ def summary(data: ReportData) -> tuple[str, ...]:
             for method in about:
                 where = said.filter(pl.col("method") == method)["dataset"].to_list()
                 everywhere = len(where) == len(data.datasets) or where == [POOLED]
-                place = "" if everywhere or not several else f" on {_listed(where, 4)}"
+                place = "" if everywhere or not several else f" on {listed(where, 4)}"
                 names.append(f"{data.names.get(method, method)}{place}")
             parts.append(_said(word, names))
             if len(said) == 1 and len(mine) == 1:
@@ -274,15 +269,10 @@ def summary(data: ReportData) -> tuple[str, ...]:
 def _said(word: str, names: list[str]) -> str:
     if word == "cannot say":
         clear = "clears" if len(names) == 1 else "clear"
-        return f"it cannot be said whether {_listed(names)} {clear} the bar"
+        return f"it cannot be said whether {listed(names)} {clear} the bar"
     if word == "clears the bar":
-        return f"{_listed(names)} {'clears' if len(names) == 1 else 'clear'} the bar"
-    return f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {word}"
-
-
-def sentence_case(text: str) -> str:
-    """Return the text with a large first letter and the others as they are."""
-    return f"{text[:1].upper()}{text[1:]}"
+        return f"{listed(names)} {'clears' if len(names) == 1 else 'clear'} the bar"
+    return f"{listed(names)} {'is' if len(names) == 1 else 'are'} {word}"
 
 
 def _against(data: ReportData, row: Mapping[str, object]) -> str:
@@ -296,23 +286,12 @@ def _against(data: ReportData, row: Mapping[str, object]) -> str:
 def _scope(data: ReportData) -> str:
     n_cells = sum(d.n_cells for d in data.datasets)
     rivals = [data.names[c.id] for c in data.cards.values() if c.part == "bar"]
-    datasets = _count(len(data.datasets), "dataset")
+    datasets = counted(len(data.datasets), "dataset")
     text = f"Judged on {datasets} ({n_cells:,} cells)"
     if rivals:
-        text += f" against {_count(len(rivals), 'simple baseline')} ({_listed(rivals, 8)})"
+        text += f" against {counted(len(rivals), 'simple baseline')} ({listed(rivals, 8)})"
     failed = data.records.filter(pl.col("status") == "failed")
     trials = failed.select("dataset", "task", "method").unique()
     if len(trials):
-        text += f". {_count(len(trials), 'trial')} failed in whole or in part: see coverage"
+        text += f". {counted(len(trials), 'trial')} failed in whole or in part: see coverage"
     return text + "."
-
-
-def _listed(names: Iterable[str], most: int = 5) -> str:
-    shown = list(names)
-    if len(shown) > most:
-        shown = [*shown[: most - 1], f"{len(shown) - most + 1} more"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -41,7 +41,7 @@ class Analysis:
 
 def analyse(
     records: pl.DataFrame,
-    splits: pl.DataFrame,
+    weights: pl.DataFrame,
     methods: pl.DataFrame,
     tasks: pl.DataFrame,
     metrics: pl.DataFrame,
@@ -55,8 +55,9 @@ def analyse(
     ----------
     records
         Columns `core.record.RECORD_COLUMNS`.
-    splits
-        dataset, task, split, weight, and n_units where known.
+    weights
+        dataset, task, split, weight, and source and n_units where known: see
+        `core.split.Replicate`.
     methods
         method, title, part, deterministic.
     tasks
@@ -71,7 +72,7 @@ def analyse(
     StudyError
         If a number was recorded twice, or versions of a metric are mixed.
     """
-    source = replicates(records, splits)
+    source = replicates(records, weights)
     joint = estimates(source)
     numbers = intervals(source, metrics)
     compared = pl.concat(

@@ -215,7 +215,7 @@ def estimates_over_units(
 
 def draws(
     records: pl.DataFrame,
-    splits: pl.DataFrame,
+    weights: pl.DataFrame,
     dataset: str,
     task: str,
     metric: str,
@@ -233,7 +233,7 @@ def draws(
         Draws, in the metric's own direction; not clipped to the metric's bounds.
     """
     here = (pl.col("dataset") == dataset, pl.col("task") == task, pl.col("metric") == metric)
-    joint = estimates(replicates(records.filter(*here), splits)).get((dataset, task, metric))
+    joint = estimates(replicates(records.filter(*here), weights)).get((dataset, task, metric))
     if joint is None:
         return (), np.empty((0, n_draws))
     return joint.methods, joint.draw(rng, n_draws, only_scores=True).scores

@@ -35,7 +35,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "metric": pl.String,
     "method": pl.String,
     "part": pl.String,
-    "against": pl.String,  # bar | best bar | floor | best floor
+    "against": pl.String,  # bar | best bar | floor | best floor | twin
     "reference": pl.String,
     "n_references": pl.Int64,
     "n_datasets": pl.Int64,
@@ -164,7 +164,7 @@ def effects(
     joint
         From `draws.estimates`.
     methods, tasks, metrics
-        method, part; task, headline, margin; metric, direction.
+        method, part, and twin where known; task, headline, margin; metric, direction.
     seed
         Of the draws.
 
@@ -172,13 +172,15 @@ def effects(
     -------
     pl.DataFrame
         Columns `SCHEMA`. One row per method and rival (``against`` is ``bar`` or ``floor``), and
-        one for the best bar and the best floor, `reference` being the one that scored best. A
-        bar is compared with the other bars. Positive is better, whichever way the metric runs.
+        one for the best bar and the best floor, `reference` being the one that scored best; and
+        one for the method's own untrained ``twin``, where it ran. A bar is compared with the
+        other bars. Positive is better, whichever way the metric runs.
         `p_holm` is over the family: methods of the same part, dataset, task and metric (and
         their rivals, where each is compared). `margin` and `equivalent` are null for metrics
         that are not the task's headline.
     """
     part = dict(methods.select("method", "part").iter_rows())
+    twin = dict(methods.select("method", "twin").iter_rows()) if "twin" in methods.columns else {}
     direction = dict(metrics.select("metric", "direction").iter_rows())
     headline = {
         task: (m, margin)
@@ -194,13 +196,13 @@ def effects(
         about = {"dataset": dataset, "task": task, "metric": metric, "n_datasets": 1}
         for one, method in enumerate(better.methods):
             if part.get(method) in JUDGED:
-                rows += _rows(
-                    about | {"method": method, "part": part[method]},
-                    drawn,
-                    one,
-                    part,
-                    margin if name == metric else None,
-                )
+                named = about | {"method": method, "part": part[method]}
+                mine = margin if name == metric else None
+                rows += _rows(named, drawn, one, part, mine)
+                if twin.get(method) in better.methods:
+                    other = better.methods.index(twin[method])
+                    found = compare(drawn, one, [other])
+                    rows.append(effect_row(named, "twin", better, [other], found, mine))
     return adjusted(rows)
 
 

@@ -33,22 +33,32 @@ def half_samples(
     rows
         Rows with all the roles that the task needs, ascending.
     """
-    nothing = np.empty(0, dtype=np.int64)
-    splits = [Split("all", test=rows, train=nothing)]
+    splits = [Split("all", test=rows)]
     if len(rows) < 4:
         return tuple(splits)
     donors = dataset.roles["donor"].codes[rows] if "donor" in dataset.roles else None
     by_donor = donors is not None and len(np.unique(donors[donors >= 0])) >= MIN_DONORS
     label = dataset.roles["label"].take(rows)
     for i in range(N_HALF_SAMPLES):
-        if by_donor and donors is not None:
-            kept, weight = _half_of_donors(donors, rng)
-            n_units = len(np.unique(donors[donors >= 0]))
-        else:
-            kept, weight = _half_of_cells(label, rng)
-            n_units = len(rows)
-        splits.append(Split(f"half-{i:02d}", rows[kept], nothing, weight, n_units))
+        kept, weight, n_units = random_half(label, donors if by_donor else None, rng)
+        splits.append(Split(f"half-{i:02d}", rows[kept], weight=weight, n_units=n_units))
     return tuple(splits)
+
+
+def random_half(
+    label: Categories, units: Int64[np.ndarray, "n"] | None, rng: np.random.Generator
+) -> tuple[Int64[np.ndarray, "n_kept"], float, int]:
+    """Draw half of the units, or of the cells of each label where cells are the units.
+
+    Returns
+    -------
+    Positions kept, ascending; the replicate's weight; the number of units.
+    """
+    if units is None:
+        kept, weight = _half_of_cells(label, rng)
+        return kept, weight, len(label.codes)
+    kept, weight = _half_of_donors(units, rng)
+    return kept, weight, len(np.unique(units[units >= 0]))
 
 
 def _half_of_donors(

@@ -1,12 +1,14 @@
-"""Does a method keep the contract of `core.method.CellEmbedder`? Measured, not believed."""
+"""Does a method keep its contract, `core.method.CellEmbedder` or `Annotator`? Measured."""
 
-from typing import get_args
+from collections.abc import Callable, Mapping
+from typing import TypeVar, get_args
 
 import numpy as np
 
 from sclitmus.core.dataset import Dataset
-from sclitmus.core.method import CellEmbedder, Kind, MethodCard, Part
-from sclitmus.testing import dependence, embedding, randomness
+from sclitmus.core.method import CellEmbedder, Kind, Method, MethodCard, Part
+from sclitmus.testing import annotator, dependence, embedding, randomness
+from sclitmus.testing.annotator import LabelTrial
 from sclitmus.testing.report import (
     ID,
     Check,
@@ -23,7 +25,7 @@ MAX_CELLS = 150
 _CHECKS = {**embedding.CHECKS, **randomness.CHECKS, **dependence.CHECKS}
 
 
-def check_method(method: CellEmbedder, dataset: Dataset | None = None, *, seed: int = 0) -> Report:
+def check_method(method: Method, dataset: Dataset | None = None, *, seed: int = 0) -> Report:
     """Check a method on a small dataset. It is fitted about a dozen times.
 
     Parameters
@@ -41,20 +43,36 @@ def check_method(method: CellEmbedder, dataset: Dataset | None = None, *, seed: 
     if not protocol.ok:
         return Report(subject, (protocol,))
     checks = [protocol, run_check("card", _card, method)]
-    trial = Trial(method, _cells(dataset), seed)
-    embeds = must_apply(
-        run_check("embed", embedding.embed, trial),
-        "a dataset to which the method applies",
-        "give cells that it knows: check_method(method, dataset)",
-    )
-    checks.append(embeds)
-    if embeds.ok:
-        checks.extend(run_checks(_CHECKS, trial))
+    if isinstance(method, CellEmbedder):
+        checks += _performed(
+            "embed", embedding.embed, Trial(method, _cells(dataset), seed), _CHECKS
+        )
     else:
-        checks.extend(Check(id, "skipped", "embed failed") for id in _CHECKS)
+        trial = LabelTrial(method, _cells(dataset), seed)
+        checks += _performed("predict", annotator.predict, trial, annotator.CHECKS)
     # Last: to unpickle a class made in a notebook or a test replaces what its functions refer to.
     checks.append(run_check("pickles", _pickles, method))
     return Report(subject, tuple(checks))
+
+
+T = TypeVar("T")
+
+
+def _performed(
+    id: str,
+    first: Callable[[T], Finding],
+    trial: T,
+    rest: Mapping[str, Callable[[T], Finding]],
+) -> list[Check]:
+    """Run the check without which the others have nothing to look at, then those."""
+    done = must_apply(
+        run_check(id, first, trial),
+        "a dataset to which the method applies",
+        "give cells that it knows: check_method(method, dataset)",
+    )
+    if done.ok:
+        return [done, *run_checks(rest, trial)]
+    return [done, *(Check(name, "skipped", f"{id} failed") for name in rest)]
 
 
 def _cells(dataset: Dataset | None) -> Dataset:
@@ -67,18 +85,19 @@ def _cells(dataset: Dataset | None) -> Dataset:
     return dataset.take(np.linspace(0, dataset.n_cells - 1, MAX_CELLS).astype(np.int64))
 
 
-def _protocol(method: CellEmbedder) -> Finding:
-    missing = [name for name in ("card", "fit", "embed") if not hasattr(method, name)]
+def _protocol(method: Method) -> Finding:
+    does = "predict_scores" if hasattr(method, "predict_scores") else "embed"
+    missing = [name for name in ("card", "fit", does) if not hasattr(method, name)]
     if missing or isinstance(method, type):
         raise ContractError(
             f"{method!r} is a class" if isinstance(method, type) else f"no {', '.join(missing)}",
-            "an object with card, fit(train, rng) and embed(cells)",
+            "an object with card, fit(train, rng), and embed(cells) or predict_scores(cells)",
             "see docs/methods.md; give an object, MyModel(), not the class",
         )
     return ""
 
 
-def _card(method: CellEmbedder) -> Finding:
+def _card(method: Method) -> Finding:
     card = method.card
     if not isinstance(card, MethodCard):
         raise ContractError(
@@ -106,7 +125,7 @@ def _card(method: CellEmbedder) -> Finding:
     return f"{card.id}, {card.kind}, {card.part}"
 
 
-def _pickles(method: CellEmbedder) -> Finding:
+def _pickles(method: Method) -> Finding:
     import cloudpickle
 
     fingerprint = cloudpickle.loads(cloudpickle.dumps(method)).card.fingerprint

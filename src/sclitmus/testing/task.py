@@ -11,8 +11,8 @@ from jaxtyping import Float32
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.record import Score
 from sclitmus.core.rng import rng_for
-from sclitmus.core.split import Split
-from sclitmus.core.task import Task, TaskCard
+from sclitmus.core.split import ALL, Split
+from sclitmus.core.task import LabelTask, Task, TaskCard, ZeroShotTask
 from sclitmus.errors import NotApplicable
 from sclitmus.testing.report import (
     ID,
@@ -95,9 +95,25 @@ class _Trial:
         return np.asarray(axes + 0.01 * jitter, dtype=np.float32)
 
     def scores(self, z: Float32[np.ndarray, "n_cells d"]) -> list[Score]:
+        """Scores of the full data."""
+        if isinstance(self.task, LabelTask):
+            return [score for score in self.of_labels(self.task, z) if score.split == ALL]
+        task: ZeroShotTask = self.task  # type: ignore[assignment]  # there is no third kind
         split = self.splits()[0]
         rng = rng_for(self.seed, "run", self.card.id, split.name)
-        return self.task.score(self.task.run(z, self.dataset, split, rng))
+        return task.score(task.run(z, self.dataset, split, rng))
+
+    def of_labels(self, task: LabelTask, z: Float32[np.ndarray, "n_cells d"]) -> list[Score]:
+        """Scores and replicates of what the task's probe learns."""
+        splits = self.splits()
+        answers = [
+            task.answer(z, self.dataset, split, rng_for(self.seed, "run", split.name))[0]
+            for split in splits
+        ]
+        return task.score(self.dataset, splits, answers, self.replicate_stream())
+
+    def replicate_stream(self) -> np.random.Generator:
+        return rng_for(self.seed, "replicates", self.card.id)
 
     def headline(self, z: Float32[np.ndarray, "n_cells d"]) -> float:
         for score in self.scores(z):
@@ -183,6 +199,23 @@ def _paired(trial: _Trial) -> Finding:
             "take all randomness from rng",
         )
     return ""
+
+
+def _replicates(trial: _Trial) -> Finding:
+    if not isinstance(trial.task, LabelTask):
+        raise NotApplicable("its splits are its replicates")
+    named = trial.task.replicates(trial.dataset, trial.splits(), trial.replicate_stream())
+    scored = {score.split for score in trial.of_labels(trial.task, trial.noise)} - {ALL}
+    unknown = sorted(scored - {one.name for one in named})
+    if unknown:
+        raise ContractError(
+            f"scores of the replicate {unknown[0]!r}, which it did not name",
+            "scores of `all` and of the replicates that replicates() returns",
+            "name it there, with its weight",
+        )
+    if any(one.weight <= 0 for one in named):
+        raise ContractError("a replicate without weight", "weights above 0", "see Replicate")
+    return f"{len(scored)} of {len(named)} replicates have scores"
 
 
 def _scores(trial: _Trial) -> Finding:
@@ -275,6 +308,7 @@ def _two_cells(trial: _Trial) -> Finding:
 
 _CHECKS: Mapping[str, Callable[[_Trial], Finding]] = {
     "paired": _paired,
+    "replicates": _replicates,
     "scores": _scores,
     "repeatable": _repeatable,
     "unchanged": _unchanged,

@@ -1,0 +1,1 @@
+"""Solvers that methods and tasks share: arrays in, models out; they know no dataset and no task."""
