@@ -61,11 +61,43 @@ def test_a_plugin_is_loaded_like_ours(plugins) -> None:  # type: ignore[no-untyp
     assert catalog.load_method("plugin").card.title == "Plugin"
 
 
-def test_a_plugins_metric_is_scored_by_both_tasks(plugins) -> None:  # type: ignore[no-untyped-def]
+def test_a_plugins_metric_is_scored_by_tasks_about_embeddings(plugins) -> None:  # type: ignore[no-untyped-def]
     plugins(spread=("metrics", f"{__name__}:SPREAD"))
     assert "spread" in catalog.metrics()
-    for task in catalog.tasks():
+    for task in catalog.ZERO_SHOT:
         assert "spread" in catalog.load_task(task).metrics
+    # It is a function of an embedding; those that learn labels have none.
+    assert "spread" not in catalog.load_task("annotation").metrics
+
+
+class Namer:
+    """What learns labels, from an installed package."""
+
+    card = MethodCard(id="namer", kind="baseline", part="bar", title="Namer")
+
+    def fit(self, train: object, rng: object) -> "Namer":
+        return self
+
+    def predict_scores(self, cells: object) -> None:
+        return None
+
+
+def test_what_learns_labels_is_loaded_like_what_embeds(plugins) -> None:  # type: ignore[no-untyped-def]
+    plugins(namer=("methods", f"{__name__}:Namer"))
+    assert catalog.load_method("namer").card.title == "Namer"
+
+
+def test_a_task_takes_settings_and_refuses_those_it_does_not_know() -> None:
+    task = catalog.load_task("annotation", shots=[1, 3], draws=2)
+    assert task.card.beside[:2] == ("macro_f1.k1", "macro_f1.k3")
+    with pytest.raises(TaskError, match="n_shots"):
+        catalog.load_task("annotation", n_shots=3)
+    with pytest.raises(TaskError, match="draws 0"):
+        catalog.load_task("annotation", draws=0)
+    with pytest.raises(TaskError, match="shots"):
+        catalog.load_task("annotation", shots=4)  # one number is no list
+    with pytest.raises(TaskError, match="cell_types"):
+        catalog.load_task("cell_types", compat="", extra=())
 
 
 def test_a_name_that_is_taken_is_refused(plugins) -> None:  # type: ignore[no-untyped-def]

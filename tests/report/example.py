@@ -174,7 +174,10 @@ def example(
 
 
 def with_records(
-    data: ReportData, records: pl.DataFrame, replicates: pl.DataFrame | None = None
+    data: ReportData,
+    records: pl.DataFrame,
+    replicates: pl.DataFrame | None = None,
+    n_draws: int = 2000,
 ) -> ReportData:
     """The same study with other records, analysed anew."""
     names = ("title", "part", "deterministic", "twin")
@@ -192,7 +195,7 @@ def with_records(
     )
     if replicates is None:
         replicates = _replicates({info.id: info.n_cells for info in data.datasets})
-    analysis = analyse(records, replicates, methods, tasks, metrics, n_draws=2000)
+    analysis = analyse(records, replicates, methods, tasks, metrics, n_draws=n_draws)
     return replace(data, records=records, analysis=analysis)
 
 

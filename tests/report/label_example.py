@@ -99,6 +99,7 @@ def label_study(
         ),
         records,
         label_replicates(dataset),
+        n_draws=1000,
     )
 
 

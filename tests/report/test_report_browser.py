@@ -75,7 +75,53 @@ def test_the_verdict_is_the_first_table_and_stands_on_the_first_screen(
         assert box["y"] + box["height"] < 900
 
 
-@pytest.mark.parametrize("name", ["page_file", "hostile_file"])
+def test_charts_of_learned_labels_come_alive_silently(browser: Any, labels_file: Path) -> None:
+    with visit(browser, labels_file) as seen:
+        scroll_through(seen.page)
+        kinds = [
+            *("scores", "scores", "scores", "ranks", "ranks", "ranks", "learning", "groups"),
+            *("confusion", "confusion", "confusion_bar", "confusion_bar"),
+            *("novel", "reliability", "risk"),
+        ]
+        shown = seen.page.evaluate(
+            "[...document.querySelectorAll('[data-chart]')].map((f) => f.classList[1])"
+        )
+        assert sorted(shown) == sorted(kinds)
+        assert seen.page.locator(".live svg").count() == len(kinds)
+        assert seen.said == []
+        assert [url for url in seen.asked if not url.startswith("data:")] == [labels_file.as_uri()]
+
+
+def test_the_answers_stand_above_the_tasks_and_maps_say_what_they_show(
+    browser: Any, labels_file: Path
+) -> None:
+    with visit(browser, labels_file) as seen:
+        answers = seen.page.locator(".dataset .answers")
+        first = seen.page.locator(".dataset .task").first.bounding_box()
+        above = answers.bounding_box()
+        assert above is not None
+        assert first is not None
+        assert above["y"] + above["height"] <= first["y"]
+        seen.page.locator(".chart.confusion").first.scroll_into_view_if_needed()
+        seen.page.locator(".chart.confusion .live .mark-rect path").first.hover()
+        tip = seen.page.locator("#vg-tooltip-element.visible")
+        tip.wait_for()
+        assert " called " in tip.inner_text()
+
+
+def test_pointing_at_a_row_dims_the_other_curves(browser: Any, labels_file: Path) -> None:
+    with visit(browser, labels_file) as seen:
+        scroll_through(seen.page)
+        faint = ".chart.learning .live .mark-line path[opacity='0.12']"
+        assert seen.page.locator(faint).count() == 0
+        seen.page.locator("#scores tr[data-method='Marker score']").first.hover()
+        seen.page.wait_for_selector(faint, state="attached")
+        assert seen.page.locator(faint).count() >= 2 * (9 - 1)  # two pieces of every other curve
+
+
+@pytest.mark.parametrize(
+    "name", ["page_file", "hostile_file", "labels_file", "hostile_labels_file"]
+)
 def test_a_phone_never_scrolls_sideways(
     browser: Any, name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -103,6 +149,15 @@ def test_without_javascript_every_chart_and_value_is_there(browser: Any, page_fi
         assert seen.page.get_by_text("Judged on 2 datasets (5,700 cells)").is_visible()
         assert seen.page.locator("#scores table").first.is_visible()
         assert seen.said == []
+
+
+def test_hostile_types_do_nothing(browser: Any, hostile_labels_file: Path) -> None:
+    with visit(browser, hostile_labels_file) as seen:
+        scroll_through(seen.page)
+        assert (seen.dialogs, seen.said) == ([], [])
+        asked = [url for url in seen.asked if not url.startswith("data:")]
+        assert asked == [hostile_labels_file.as_uri()]
+        assert seen.page.locator("img").count() == 0
 
 
 def test_hostile_names_are_shown_as_they_are_and_do_nothing(

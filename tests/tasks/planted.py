@@ -40,3 +40,44 @@ def told_by_logits(n_cells: int = 3000, n_types: int = 5, seed: int = 0) -> Data
     names = tuple("abcdefgh"[:n_types])
     counts = np.c_[counts, np.ones(n_cells)]  # no cell without a count
     return cells_of([names[c] for c in codes], counts, (*names, "filler"))
+
+ORGANS = ("rectum", "stomach", "oesophagus")
+SHIFTED = ORGANS[-1]
+
+
+def organ_shift(n_each: int = 60, seed: int = 0) -> tuple[Dataset, np.ndarray]:
+    """Make three organs, in the last of which epithelium lacks what marks it in the others.
+
+    In the first two, epithelium has a strong programme of few genes, B, and a weak one of many,
+    A. In the last it has A alone, and endothelium shows B. Fibroblasts and T cells are the same
+    everywhere. After the failure of logistic regression on oesophageal epithelium in Yang et al.
+    2024, doi:10.1038/s42256-024-00948-x.
+
+    Returns
+    -------
+    cells, embedding
+        With a role ``group``; and what is left of the cells when B is taken away: the mean log
+        counts of programme A and of the programmes of the other types.
+    """
+    rng = np.random.default_rng(seed)
+    a, b = slice(0, 60), slice(60, 66)
+    own = {"fibroblast": slice(66, 72), "T cell": slice(72, 78), "endothelium": slice(78, 84)}
+    label, organ, log_mean = [], [], []
+    for where in ORGANS:
+        for name in ("epithelium", *own):
+            mean = np.zeros(160)
+            if name == "epithelium":
+                mean[a] = 0.7
+            else:
+                mean[own[name]] = 1.5
+            if name == ("endothelium" if where == SHIFTED else "epithelium"):
+                mean[b] = 4.0
+            for _ in range(n_each):
+                label.append(name)
+                organ.append(where)
+                log_mean.append(mean)
+    counts = rng.poisson(0.7 * np.exp(np.array(log_mean)))
+    counts[:, -1] += 1
+    z = np.log1p(counts)
+    embedding = np.stack([z[:, genes].mean(axis=1) for genes in (a, *own.values())], axis=1)
+    return cells_of(label, counts, group=organ), embedding.astype(np.float32)

@@ -160,12 +160,13 @@ class MaskedCourse:
     def _warn(self, epoch: Epoch) -> None:
         """Say that it learns nothing but the mean while there is still time to stop."""
         own, due = epoch.skill, epoch.number >= self.settings.validation.warn_after
-        self.warning = ""
+        before, self.warning = self.warning, ""
         if due and own is not None and own.low < LEAST_SKILL:
             self.warning = (
                 f"after {epoch.number} epochs it is no better than the mean of each gene: {own}"
             )
-            log.warning("pretraining: %s", self.warning)
+            if not before:
+                log.warning("pretraining: %s", self.warning)
 
     def judged(self) -> PerCell:
         """Predict the hidden genes of the cells held out; the same ones every time."""

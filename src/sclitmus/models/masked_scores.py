@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 CONFIDENT = 1.959964  # standard errors of a 95 % interval
+NEGLIGIBLE = 1e-6  # loss per cell: nothing is left to improve
 LEAST_SKILL = 0.01  # a model that takes less than so much off the mean's loss has not beaten it
 
 
@@ -64,18 +65,18 @@ class Skill:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.1%} off its loss (95 % interval {self.low:.1%} to {self.high:.1%})"
+        return f"skill {self.value:.3f} (95 % interval {self.low:.3f} to {self.high:.3f})"
 
 
 def skill(
     losses: Float64[np.ndarray, "n_cells"], baseline: Float64[np.ndarray, "n_cells"]
 ) -> Skill | None:
-    """Compare sums of losses per cell; None where the baseline makes no error at all.
+    """Compare sums of losses per cell; None where the baseline makes next to no error.
 
     The interval is that of a ratio of sums, by the delta method, with cells as its units.
     """
     total = float(baseline.sum())
-    if total <= 0:
+    if total <= NEGLIGIBLE * len(losses):
         return None
     ratio = float(losses.sum()) / total
     n = len(losses)

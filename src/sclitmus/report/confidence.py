@@ -42,12 +42,20 @@ RISK = (
 
 def reliability(data: ReportData, dataset: str, task: str) -> "alt.ConcatChart | None":
     """Draw accuracy against confidence, before and after temperature scaling, panel by method."""
-    panels = []
-    for method in reliable_methods(data, dataset, task):
-        rows = [row for suffix in _STATES for row in _bins(data, dataset, task, method, suffix)]
-        if rows:
-            panels.append(_diagram(rows, data.names[method], first=len(panels) % _COLUMNS == 0))
-    return finish_panels(panels, _COLUMNS) if panels else None
+    methods = reliable_methods(data, dataset, task)
+    bins = {
+        method: [row for suffix in _STATES for row in _bins(data, dataset, task, method, suffix)]
+        for method in methods
+    }
+    drawn = {method: rows for method, rows in bins.items() if rows}
+    if not drawn:
+        return None
+    most = max(row["cells"] for rows in drawn.values() for row in rows)
+    panels = [
+        _diagram(rows, data.names[method], most, first=i % _COLUMNS == 0)
+        for i, (method, rows) in enumerate(drawn.items())
+    ]
+    return finish_panels(panels, _COLUMNS)
 
 
 def reliable_methods(data: ReportData, dataset: str, task: str) -> list[str]:
@@ -114,7 +122,9 @@ def _bins(
     ]
 
 
-def _diagram(rows: Sequence[dict[str, Any]], name: str, *, first: bool) -> "alt.LayerChart":
+def _diagram(
+    rows: Sequence[dict[str, Any]], name: str, most: float, *, first: bool
+) -> "alt.LayerChart":
     import altair as alt
 
     scale = alt.Scale(domain=[0, 1], nice=False)
@@ -128,7 +138,6 @@ def _diagram(rows: Sequence[dict[str, Any]], name: str, *, first: bool) -> "alt.
     )
     ink = {"contender": "accent", "bar": "rival", "control": "control"}[rows[0]["role"]]
     layers: list[alt.Chart] = [diagonal]
-    most = max(row["cells"] for row in rows)
     size = alt.Size("cells:Q", scale=alt.Scale(domain=[0, most], range=[8, 130]), legend=None)
     for state, dash in zip(_STATES.values(), ([1, 0], [4, 3]), strict=True):
         mine = [row for row in rows if row["state"] == state]

@@ -89,7 +89,7 @@ def named_curves(
         if banded:
             layers.append(
                 chart_of(banded)
-                .mark_area()
+                .mark_area(clip=True)
                 .encode(
                     x=x_axis,
                     y=alt.Y("low:Q", **y_look),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sclitmus.core.metric import Metric
 from sclitmus.report.colours import LIGHT
 from sclitmus.report.content import ReportData
 from sclitmus.report.curves import Curve, Frame, named_curves, room_for
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "Lines are methods, named at their ends, bands their 95% intervals; thick and bold are the "
-    "models under test. The test cells are the same throughout."
+    "models under test. The test cells are the same throughout, but for types with too few cells "
+    "to take part."
 )
 _HEIGHT = 340
 _STEP = 1.2  # between two shares, in doublings of the cells per type
+_ROOM = 0.02  # beyond a metric's bounds, so that a mark on one is whole
 _GAP = 1.5  # between the two panels
 
 
@@ -40,7 +43,7 @@ def learning(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | Non
     last = max(at.values())
     names = [curve.mark["name"] for curve in curves]
     across = room_for(names, (min(at.values()) - 0.25, last), WIDE)
-    up = padded(min(ends), max(ends))
+    up = _within(data.metric(data.headline(task)), padded(min(ends), max(ends)))
     axis = alt.Axis(
         values=list(at.values()),
         labelExpr=_labels(at),
@@ -62,6 +65,12 @@ def learning(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | Non
     frame = Frame(across, (up[0], up[1]), WIDE, _HEIGHT)
     layers = [*_panels(at, alt.X("x:Q", **x_look)), *named_curves(curves, frame, x_look, y_look)]
     return finish(alt.layer(*layers), WIDE, _HEIGHT)
+
+
+def _within(metric: Metric | None, up: list[float]) -> list[float]:
+    """Cut a range where no score can be: the band of a few draws may reach beyond."""
+    low, high = (-math.inf, math.inf) if metric is None else metric.bounds
+    return [max(up[0], low - _ROOM), min(up[1], high + _ROOM)]
 
 
 def learned_from(data: ReportData, dataset: str, task: str) -> list[Amount]:

@@ -29,7 +29,7 @@ KINDS_OF_UNIT = ("type", "lineage")
 MOST_PANELS = 3
 """Methods that get a panel of their own; the best ones."""
 
-_PANEL = 250  # pixels
+_WIDTHS = {1: 420, 2: 340, 3: 250}  # pixels of a panel, by how many there are
 _NEARNESS = ("near", "far")
 
 
@@ -61,6 +61,7 @@ def novel(data: ReportData, dataset: str, task: str) -> "alt.ConcatChart | None"
     ends = [row[end] for row in rows for end in ("low", "high")]
     ends += [] if chance is None else [chance]
     scale = alt.Scale(domain=padded(min(ends), max(ends)), nice=False, zero=False)
+    width = _WIDTHS[len(panels)] if panels else 0
     drawn = []
     for i, method in enumerate(panels):
         name = data.names[method]
@@ -71,7 +72,7 @@ def novel(data: ReportData, dataset: str, task: str) -> "alt.ConcatChart | None"
         height = 22 * len(order)
         drawn.append(
             alt.layer(*layers).properties(
-                width=_PANEL, height=height, title=panel_title(name, _PANEL, 20)
+                width=width, height=height, title=panel_title(name, width, 20)
             )
         )
     return finish_panels(drawn, MOST_PANELS)

@@ -1,7 +1,7 @@
 """Does a task keep the contract of `core.task.Task`: same question, same cells for everyone?"""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,10 +94,18 @@ class _Trial:
         jitter = np.random.default_rng(1).normal(size=axes.shape)
         return np.asarray(axes + 0.01 * jitter, dtype=np.float32)
 
+    @cached_property
+    def of_noise(self) -> list[Score]:
+        """Scores and, of what a probe learns, replicates of the noise."""
+        return self.rows(self.noise.copy())
+
     def scores(self, z: Float32[np.ndarray, "n_cells d"]) -> list[Score]:
         """Scores of the full data."""
+        return [score for score in self.rows(z) if score.split == ALL]
+
+    def rows(self, z: Float32[np.ndarray, "n_cells d"]) -> list[Score]:
         if isinstance(self.task, LabelTask):
-            return [score for score in self.of_labels(self.task, z) if score.split == ALL]
+            return self.of_labels(self.task, z)
         task: ZeroShotTask = self.task  # type: ignore[assignment]  # there is no third kind
         split = self.splits()[0]
         rng = rng_for(self.seed, "run", self.card.id, split.name)
@@ -115,9 +123,13 @@ class _Trial:
     def replicate_stream(self) -> np.random.Generator:
         return rng_for(self.seed, "replicates", self.card.id)
 
-    def headline(self, z: Float32[np.ndarray, "n_cells d"]) -> float:
-        for score in self.scores(z):
-            if score.metric == self.card.headline and score.unit == "dataset":
+    def headline(self, rows: Sequence[Score]) -> float:
+        for score in rows:
+            if (
+                score.split == ALL
+                and score.metric == self.card.headline
+                and score.unit == "dataset"
+            ):
                 if score.value is None:
                     raise NotApplicable(f"{score.status}: {score.note}")
                 return score.value
@@ -205,7 +217,7 @@ def _replicates(trial: _Trial) -> Finding:
     if not isinstance(trial.task, LabelTask):
         raise NotApplicable("its splits are its replicates")
     named = trial.task.replicates(trial.dataset, trial.splits(), trial.replicate_stream())
-    scored = {score.split for score in trial.of_labels(trial.task, trial.noise)} - {ALL}
+    scored = {score.split for score in trial.of_noise} - {ALL}
     unknown = sorted(scored - {one.name for one in named})
     if unknown:
         raise ContractError(
@@ -219,7 +231,7 @@ def _replicates(trial: _Trial) -> Finding:
 
 
 def _scores(trial: _Trial) -> Finding:
-    scores = trial.scores(trial.noise)
+    scores = [score for score in trial.of_noise if score.split == ALL]
     metrics = trial.task.metrics
     seen: set[tuple[str, str]] = set()
     for score in scores:
@@ -251,7 +263,7 @@ def _scores(trial: _Trial) -> Finding:
 
 
 def _repeatable(trial: _Trial) -> Finding:
-    if trial.scores(trial.noise) != trial.scores(trial.noise.copy()):
+    if trial.rows(trial.noise.copy()) != trial.of_noise:
         raise ContractError(
             "the same embedding was scored twice, with other values",
             "equal input, equal scores",
@@ -271,7 +283,7 @@ def _unchanged(trial: _Trial) -> Finding:
 
 
 def _floor_and_ceiling(trial: _Trial) -> Finding:
-    floor, ceiling = trial.headline(trial.noise), trial.headline(trial.truth)
+    floor, ceiling = trial.headline(trial.of_noise), trial.headline(trial.rows(trial.truth))
     direction = trial.task.metrics[trial.card.headline].direction
     said = f"{trial.card.headline}: noise {floor:.3f}, labels {ceiling:.3f}, {direction} is better"
     if (ceiling <= floor) if direction == "higher" else (ceiling >= floor):
