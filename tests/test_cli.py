@@ -205,3 +205,155 @@ def test_check_runs_the_conformance_kit(tmp_path: Path) -> None:
     bad = sclitmus("check", "mine:Mine", cwd=tmp_path)
     assert bad.returncode == 1, bad.stdout + bad.stderr
     assert "remedy:" in bad.stdout
+
+
+# Tasks that learn labels, asked for in a study file, and the files of their splits.
+
+LEARN = """
+seeds = [0]
+projections = false
+references = false
+methods = ["majority", "nearest_centroid"]
+{more}
+
+[[datasets]]
+path = "{path}"
+id = "mine"
+label = "cell type"
+roles = {{ group = "lane" }}
+
+[[tasks]]
+id = "{task}"
+params = {params}
+"""
+FEW = "{ shots = [1, 2], draws = 2, fractions = [] }"
+
+
+def study_file(folder: Path, cells: Path, params: str = FEW, **given: str) -> Path:
+    given = {"task": "annotation", "more": ""} | given
+    path = folder / "study.toml"
+    path.write_text(LEARN.format(path=cells, params=params, **given))
+    return path
+
+
+def test_a_task_with_settings_runs_from_a_study_file(cells: Path, tmp_path: Path) -> None:
+    study = study_file(tmp_path, cells)
+    done = sclitmus("run", study, "--out", "o", "--jobs", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    records = pl.read_parquet(tmp_path / "o" / "records.parquet")
+    assert set(records["task"]) == {"annotation"}
+    assert set(records["method"]) == {"majority", "nearest_centroid"}
+    settings = {m.partition(".")[2] for m in records["metric"] if m.startswith("macro_f1")}
+    assert settings == {"k1", "k2", "few", "all"}
+    full = records.filter(split="all", unit="dataset", metric="macro_f1.all")
+    value = dict(full.select("method", "value").iter_rows())
+    assert value["nearest_centroid"] > 0.9 > 0.3 > value["majority"]
+    assert (tmp_path / "o" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ("{ shot = [1] }", "shot"),
+        ("{ shots = 4 }", "annotation"),
+        ("{ draws = 0 }", "draws 0"),
+        ("{ draws = 2.5 }", "draws 2.5"),
+        ('{ shots = ["one"] }', "shots"),
+        ("{ shots = [1, 1] }", "(1, 1)"),
+    ],
+)
+def test_wrong_settings_of_a_task_are_explained(
+    params: str, words: str, cells: Path, tmp_path: Path
+) -> None:
+    study = study_file(tmp_path, cells, params)
+    done = sclitmus("run", study, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr
+    assert "remedy:" in done.stderr
+
+
+def test_a_task_that_needs_a_group_says_how_to_give_one(cells: Path, tmp_path: Path) -> None:
+    done = sclitmus(
+        *("run", cells, "--label", "cell type", "--tasks", "transfer", "--dry-run"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--group COLUMN" in done.stdout
+    assert "0 to run" in done.stdout
+
+
+def test_exported_splits_are_those_of_the_run(cells: Path, tmp_path: Path) -> None:
+    file = tmp_path / "splits.csv"
+    done = sclitmus(
+        *("splits", "export", cells, "--task", "transfer"),
+        *("--label", "cell type", "--group", "lane", "--out", file),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"2 splits of 240 cells: {file}\n"
+    run = ("run", cells, "--label", "cell type", "--group", "lane", "--tasks", "transfer")
+    run += ("--no-references", "--methods", "nearest_centroid", "--out", "o")
+    first = sclitmus(*run, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    again = sclitmus(*run, "--splits", file, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "0 trials to run" in again.stderr  # the very same splits
+
+
+def test_splits_of_ones_own_are_imported_and_used(cells: Path, tmp_path: Path) -> None:
+    rows = [f"mine,{('train', 'test')[i % 2]},cell-{i},group:odd" for i in range(240)]
+    (tmp_path / "mine.csv").write_text("\n".join(["split,part,cell,held_out", *rows]))
+    about = ("--task", "transfer", "--label", "cell type", "--group", "lane")
+    done = sclitmus(
+        "splits", "import", "mine.csv", cells, *about, "--out", "mine.tsv", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    done = sclitmus(
+        *("run", cells, "--label", "cell type", "--group", "lane", "--tasks", "transfer"),
+        *("--no-references", "--methods", "nearest_centroid", "--out", "o"),
+        *("--splits", "mine.tsv"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    records = pl.read_parquet(tmp_path / "o" / "records.parquet")
+    units = records.filter(metric="accuracy", split="all")["unit"]
+    assert set(units) == {"dataset", "group:odd"}
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("export", "CELLS", "--task", "cell_types"), "learns nothing from labels"),
+        (("export", "CELLS", "--task", "transfer"), "--group COLUMN"),
+        (("export", "CELLS", "--task", "anotation"), "did you mean"),
+        (("import", "TABLE", "CELLS", "--task", "annotation"), "the setting ''"),
+        (("import", "absent.csv", "CELLS", "--task", "annotation"), "absent.csv"),
+    ],
+)
+def test_splits_that_cannot_be_had_are_explained(
+    command: tuple[str, ...], words: str, cells: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("split,part,cell\ns,train,cell-0\ns,train,cell-1\ns,test,cell-2\n")
+    named = {"CELLS": str(cells), "TABLE": str(table)}
+    done = sclitmus(
+        *("splits", *(named.get(word, word) for word in command)),
+        *("--label", "cell type", "--out", tmp_path / "s.csv"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_file_of_splits_for_other_data_is_refused(cells: Path, tmp_path: Path) -> None:
+    table = tmp_path / "s.csv"
+    rows = ["s,train,cell-0,other,annotation,all", "s,test,cell-2,other,annotation,all"]
+    table.write_text("\n".join(["split,part,cell,dataset,task,setting", *rows]))
+    study = study_file(tmp_path, cells, more='splits = ["s.csv"]')
+    done = sclitmus("run", study, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "splits of 'other'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -48,7 +48,9 @@ METHODS = {
 MODELS = {
     # Foundation models, run frozen: id → the class that reads and runs it. The card of each, with
     # its licence, files and pretraining data, is models/cards/<id>.toml. Each also goes as
-    # `<id>@random_init` (untrained) and `<id>@official` (as published, faults included).
+    # `<id>@random_init` (untrained) and `<id>@official` (as published, faults included); scGPT,
+    # Geneformer and scBERT also trained on labels: `@head`, `@last`, `@full`, and of each
+    # `@zeroed` or `@shuffled` gene vectors.
     "scgpt": "sclitmus.models.scgpt:ScGPT",
     "geneformer_v1_10m": "sclitmus.models.geneformer:Geneformer",
     "geneformer_v1_40m": "sclitmus.models.geneformer:Geneformer",
@@ -134,9 +136,9 @@ def load_method(id: str, /, **params: Any) -> Method:
     target = _look_up("method", name if name in MODELS else id, methods(), MethodError)
     try:
         if name in MODELS:
-            from sclitmus.models.frozen import FrozenModel, variant
+            from sclitmus.models.frozen import method_of
 
-            method: Any = FrozenModel(name, target, **variant(params, variants, id))
+            method: Any = method_of(name, target, variants, params)
         else:
             method = _load(target)(**params)
     except TypeError as error:

@@ -114,6 +114,16 @@ def test_a_supplied_embedding_has_a_key_of_its_own() -> None:
     assert "label" in seen_by(Toy(sees_labels=True).card, one).roles
 
 
+def test_a_lineage_is_hidden_like_the_label_that_it_tells_of() -> None:
+    one = toy_dataset()
+    lineage = Categories.of([name[:5] for name in one.cells])
+    told = replace(one, roles={**one.roles, "lineage": lineage})
+    assert seen_by(Toy().card, told).roles.keys() == {"batch"}
+    assert "lineage" in seen_by(Toy(sees_labels=True).card, told).roles
+    assert key(Toy().card, one) == key(Toy().card, told)
+    assert key(Toy(sees_labels=True).card, one) != key(Toy(sees_labels=True).card, told)
+
+
 def test_settings_and_source_of_an_object_are_its_code() -> None:
     assert code_of(Toy(seconds=1.0)) == code_of(Toy(seconds=1.0))
     assert code_of(Toy(seconds=1.0)) != code_of(Toy(seconds=2.0))

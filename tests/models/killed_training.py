@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import torch
-from test_fine_tuned import load, simulated
+from test_fine_tuned import SHORT, load, simulated
 
 from sclitmus.core import activity
 
@@ -19,4 +19,4 @@ def deadly(what: str, done: int, total: int) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with activity.heard_by(deadly):
-        load("scgpt@random_init@full").fit(simulated(), np.random.default_rng(5))
+        load("scgpt@random_init@full", **SHORT).fit(simulated(), np.random.default_rng(5))

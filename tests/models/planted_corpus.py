@@ -6,6 +6,7 @@ from scipy import sparse
 from sclitmus.core.dataset import Categories, Dataset, Genes
 
 SPREAD = 1.2  # of the logarithm of a gene's mean
+TOTAL = 4000
 EFFECT = 1.2  # by which a type's genes are up or down, on the same scale
 
 
@@ -15,7 +16,8 @@ def planted(
     """Make Poisson counts of cells.
 
     Of two types, half of the genes up in one and the other half in the other, where they are of
-    low rank; else every gene is drawn apart from the others, from the same mean in every cell.
+    low rank; else every gene but the last is drawn apart from the others, from the same mean in
+    every cell.
     """
     rng = np.random.default_rng(seed)
     genes = np.random.default_rng(7)  # the same genes in every set
@@ -25,9 +27,11 @@ def planted(
     logs = np.tile(level, (n_cells, 1))
     if low_rank:
         logs += EFFECT * side * (2.0 * kind[:, None] - 1.0)
-    return made(
-        rng.poisson(np.exp(logs)), id, {"group": [f"donor {i % 8}" for i in range(n_cells)]}
-    )
+    counts = rng.poisson(np.exp(logs))
+    # One more gene fills every cell up to the same sum, or shares of it would depend on each other.
+    counts[:, -1] = TOTAL - counts[:, :-1].sum(axis=1)
+    assert counts.min() >= 0
+    return made(counts, id, {"group": [f"donor {i % 8}" for i in range(n_cells)]})
 
 
 def made(
@@ -44,3 +48,18 @@ def made(
         tuple(f"{id} {i}" for i in range(n_cells)),
         {name: Categories.of(list(column)) for name, column in (roles or {}).items()},
     )
+
+
+def programs(n_cells: int = 400, n_genes: int = 120, low_rank: bool = True) -> Dataset:
+    """Make cells in which a gene is on or off, at a level that says nothing.
+
+    Of four types, each with a program of its own, where they are of low rank; else every gene is on
+    in a quarter of the cells, apart from all others.
+    """
+    rng = np.random.default_rng(0)
+    program, kind = np.arange(n_genes) % 4, rng.integers(4, size=n_cells)
+    on = np.full((n_cells, n_genes), 0.25)
+    if low_rank:
+        on = np.where(program[None, :] == kind[:, None], 0.8, 0.02)
+    shown = rng.random((n_cells, n_genes)) < on
+    return made(shown * (1 + rng.poisson(20, shown.shape)), "programs")

@@ -23,9 +23,9 @@ from sclitmus.core.method import Annotator
 from sclitmus.data.simulate import simulate
 from sclitmus.errors import MethodError, NotApplicable
 from sclitmus.models.arms import change_genes, open_up
-from sclitmus.models.fine_tuned import FineTuned, method_of
-from sclitmus.models.frozen import FrozenModel
-from sclitmus.models.heads import Classifier, make_head
+from sclitmus.models.fine_tuned import FineTuned
+from sclitmus.models.frozen import FrozenModel, method_of
+from sclitmus.models.heads import Classifier, Standard, make_head
 from sclitmus.models.lessons import class_weights
 from sclitmus.models.tokens import on_device
 
@@ -42,6 +42,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
 }
 MODELS = tuple(TINY)
+SHORT: dict[str, Any] = {"epochs": 4, "least_steps": 24}
 QUICK = {"lr": 3e-3, "epochs": 8, "batch_cells": 16, "least_steps": 64}
 
 
@@ -198,13 +199,13 @@ def test_special_tokens_learn_where_genes_are_zeroed() -> None:
 
 def test_the_head_alone_is_the_same_embedded_once_or_every_time() -> None:
     for model in MODELS:
-        settings = {"least_steps": 16, "epochs": 4, "lr": 1e-3}
+        settings: dict[str, Any] = {"least_steps": 16, "epochs": 4, "lr": 1e-3}
         slow = fitted(f"{model}@random_init@head", embed_once=False, **settings)
         fast = fitted(f"{model}@random_init@head", **settings)
-        for a, b in zip(head(slow), head(fast), strict=True):
-            torch.testing.assert_close(a, b, rtol=0, atol=2e-4)
-        scores = [m.predict_scores(simulated()) for m in (slow, fast)]
-        np.testing.assert_allclose(*scores, atol=5e-3)
+        for x, y in zip(head(slow), head(fast), strict=True):
+            torch.testing.assert_close(x, y, rtol=0, atol=2e-4)
+        a, b = (m.predict_scores(simulated()) for m in (slow, fast))
+        np.testing.assert_allclose(a, b, atol=5e-3)
         assert slow.card.fingerprint == fast.card.fingerprint
 
 
@@ -338,17 +339,17 @@ def test_mixed_precision_learns_too() -> None:
 
 
 def test_killed_and_resumed_training_gives_the_same_bits() -> None:
-    quiet = fitted("scgpt@random_init@full", seed=5)
-    n_steps = 8 * 2 * 6  # epochs, passes over the cells, steps of 16 of 90 cells
-    step = int(np.random.default_rng(1).integers(2 * n_steps // 8, n_steps))
+    quiet = fitted("scgpt@random_init@full", seed=5, **SHORT)
+    n_steps = 4 * 6  # epochs, steps of 16 of 90 cells
+    step = int(np.random.default_rng(1).integers(7, n_steps))
     script = [sys.executable, str(Path(__file__).with_name("killed_training.py")), str(step)]
     process = subprocess.run(script, check=False, capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     heard: list[tuple[str, int, int]] = []
     with activity.heard_by(lambda *word: heard.append(word)):
-        resumed = fitted("scgpt@random_init@full", seed=5)
+        resumed = fitted("scgpt@random_init@full", seed=5, **SHORT)
     first = next(done for what, done, _ in heard if what == "training")
-    assert first == (step - 1) // 12 * 12 + 1 > 1
+    assert first == (step - 1) // 6 * 6 + 1 > 1
     assert heard[-1] == ("training", n_steps, n_steps)
     assert all(torch.equal(x, weights(quiet)[name]) for name, x in weights(resumed).items())
 
@@ -413,7 +414,7 @@ def test_the_card_has_every_setting_that_changes_the_result() -> None:
     }
     ways = [method, *(replace(method, **{name: x}) for name, x in different.items())]
     assert len({way.card.fingerprint for way in ways}) == len(ways)
-    same = {"device": "cpu", "batch_tokens": 5, "embed_once": False}
+    same: dict[str, Any] = {"device": "cpu", "batch_tokens": 5, "embed_once": False}
     assert replace(method, **same).card.fingerprint == method.card.fingerprint
 
 
@@ -432,6 +433,19 @@ def test_recipes_are_those_of_the_papers() -> None:
     assert load("geneformer_v2_104m@full", config={"emb_layer": -1}).encoder.config == {
         "emb_layer": -1
     }
+
+
+def test_heads_read_standardised_vectors_but_no_rounding() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).normal(5.0, [1.0, 0.3, 1e-3], (500, 3))).float()
+    standard = Standard(3)
+    standard.set_by(x)
+    assert standard(x).mean(0).abs().max() < 1e-3
+    assert standard(x).std(0)[:2] == pytest.approx([1, 1], abs=2e-3)
+    assert standard(x).std(0)[2] < 0.05  # as small as it was beside the others
+    standard.set_by(5 + 1e-7 * x)  # the same vector but for rounding
+    assert standard(5 + 1e-7 * x).abs().max() < 1e-3
+    standard.set_by(torch.zeros(4, 3))
+    assert standard(torch.zeros(4, 3)).tolist() == [[0.0] * 3] * 4
 
 
 def test_scbert_s_head_has_the_published_size() -> None:

@@ -1,5 +1,7 @@
 """Which cells are held out: shares, whole units, and where there is no room."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,10 +11,13 @@ from scipy import sparse
 from sclitmus.core.dataset import Categories, Dataset, Genes
 from sclitmus.models.held_out import HeldOut, held_out
 
+Names = Sequence[str | None]
 
-def cells_of(label: list[str], **roles: list[str | None]) -> Dataset:
+
+def cells_of(label: Names, **roles: Names) -> Dataset:
     n = len(label)
-    columns = {name: Categories.of(values) for name, values in {"label": label, **roles}.items()}
+    given = {"label": label, **roles}
+    columns = {name: Categories.of(list(values)) for name, values in given.items()}
     counts = sparse.csr_matrix(np.ones((n, 1), dtype=np.float32))
     return Dataset("d", counts, Genes(("A",), ("",), "human"), tuple(map(str, range(n))), columns)
 
@@ -45,7 +50,7 @@ def test_few_cells_of_a_class_leave_no_room() -> None:
 def test_whole_units_are_held_out(role: str) -> None:
     label = ["A", "B"] * 60
     units = [f"d{i // 2 % 6}" for i in range(120)]  # both types in each
-    division = divided(cells_of(label, **{role: list(units)}))
+    division = divided(cells_of(label, **{role: units}))
     held, learned = (set(np.array(units)[rows]) for rows in (division.held, division.learned))
     assert len(held) == 1
     assert not held & learned

@@ -283,6 +283,16 @@ def test_a_model_without_a_score_for_unknown_types_is_not_compared() -> None:
     ]
 
 
+def test_without_models_unknown_types_are_about_the_simple_methods() -> None:
+    name = "auroc.max_softmax"
+    values = {(name, "lr_l1"): 0.7, (name, "lr_l2"): 0.8, ("ece", "lr_l1"): 0.1}
+    data = study(values, task=NOVEL.card, methods=(L1, L2))
+    assert said(data, FEW[1]) == [
+        "AUROC, maximum softmax probability: L2 leads the simple methods (0.800 [0.790, 0.810]).",
+        "Calibration error: 0.100 for L1.",
+    ]
+
+
 def twins(difference: float, p: float) -> list[str]:
     name = "macro_f1.few"
     values = {(name, "mine"): 0.6, (name, "mine@random_init"): 0.5}
@@ -317,38 +327,48 @@ FINE_TUNING = TaskCard(
 )
 
 
-def seeds(notes: Sequence[Mapping[str, str]], failed: Sequence[int] = ()) -> list[str]:
+def seeds(
+    notes: Sequence[str] = (), failed: Sequence[int] = (), collapsed: Sequence[int] | None = None
+) -> list[str]:
+    """What is said of ten seeds; without `collapsed` the task has no such metric."""
+    base: dict[str, object] = {
+        "dataset": "d",
+        "task": "fine_tuning",
+        "method": "mine",
+        "split": "all",
+    }
     records = [
-        {
-            "dataset": "d",
-            "task": "fine_tuning",
-            "method": "mine",
+        base
+        | {
             "metric": "macro_f1",
-            "split": "all",
             "seed": seed,
             "status": "failed" if seed in failed else "ok",
             "note": "training diverged" if seed in failed else "",
         }
         for seed in range(10)
     ]
-    named = tuple({"dataset": "d", "method": "mine"} | dict(note) for note in notes)
+    records += [
+        base
+        | {"metric": "collapsed", "seed": seed, "status": "ok", "value": float(seed in collapsed)}
+        for seed in range(10)
+        if collapsed is not None and seed not in failed
+    ]
     data = study(
         {("macro_f1", "mine"): 0.5},
         task=FINE_TUNING,
         methods=(MINE,),
         records=records,
-        notes=named,
+        notes=tuple({"dataset": "d", "method": "mine", "note": note} for note in notes),
     )
     return said(data, TRAINING)
 
 
 def test_lost_and_collapsed_seeds_are_counted() -> None:
     text = "fine_tuning: collapsed: predicts only 'B'"
-    assert seeds([{"note": text, "seed": "3"}, {"note": text, "seed": "4"}], failed=(0, 7, 9)) == [
+    assert seeds([text, "fine_tuning: well"], failed=(0, 7, 9), collapsed=(1, 4)) == [
         "Mine, fine tuning: in 3 of 10 seeds it failed (training diverged); in 2 of 10 seeds it "
         "collapsed (predicts only 'B')."
     ]
-    assert seeds([{"note": text}]) == [
-        "Mine, fine tuning: in at least 1 of 10 seeds it collapsed (predicts only 'B')."
-    ]
-    assert seeds([{"note": "annotation: collapsed: predicts only 'B'"}, {"note": "fine"}]) == []
+    assert seeds(collapsed=(3,)) == ["Mine, fine tuning: in 1 of 10 seeds it collapsed."]
+    assert seeds([text]) == ["Mine, fine tuning: it collapsed at least once (predicts only 'B')."]
+    assert seeds(["annotation: collapsed: predicts only 'B'"], collapsed=()) == []

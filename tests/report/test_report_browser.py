@@ -103,7 +103,7 @@ def test_the_answers_stand_above_the_tasks_and_maps_say_what_they_show(
         assert first is not None
         assert above["y"] + above["height"] <= first["y"]
         seen.page.locator(".chart.confusion").first.scroll_into_view_if_needed()
-        seen.page.locator(".chart.confusion .live .mark-rect path").first.hover()
+        seen.page.locator(".chart.confusion .live .mark-text.role-mark text").first.hover()
         tip = seen.page.locator("#vg-tooltip-element.visible")
         tip.wait_for()
         assert " called " in tip.inner_text()

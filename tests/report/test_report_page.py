@@ -16,11 +16,11 @@ from example import BATCHES, HOSTILE, METHODS, example, with_records
 
 from sclitmus.errors import StoreError
 from sclitmus.report import verdicts
-from sclitmus.report.cards import overlap
 from sclitmus.report.content import ReportData
 from sclitmus.report.coverage import coverage
+from sclitmus.report.overlap import overlap
 from sclitmus.report.page import charting_library, json_for_script, render, write_report
-from sclitmus.report.sections import MOST_TYPES, types_table
+from sclitmus.report.per_unit import MOST_UNITS, unit_table
 from sclitmus.stats.decisions import VERDICTS
 
 
@@ -219,16 +219,16 @@ def test_a_single_method_and_two_cells_make_a_page() -> None:
 def test_five_hundred_types_stay_a_table_one_can_read() -> None:
     types = tuple(f"type {i}" for i in range(500))
     data = example(datasets={"atlas": 3000}, methods=METHODS[:4], types=types)
-    table = types_table(data, "atlas", "cell_types")
+    table = unit_table(data, "atlas", "cell_types", "purity")
     assert table is not None
-    assert len(table.rows) == MOST_TYPES
+    assert len(table.rows) == MOST_UNITS
     assert "the 470 easiest are in the downloads" in table.caption
     n_drawn = sum(count > 0 for count in data.projections["atlas"].label.counts)  # type: ignore[union-attr]
     assert f"{n_drawn - 30} others" in Text(render(data)).text
 
 
 def test_the_hardest_type_comes_first(study: ReportData) -> None:
-    table = types_table(study, "pancreas_5tech", "cell_types")
+    table = unit_table(study, "pancreas_5tech", "cell_types", "purity")
     assert table is not None
     judged = [(row[2].sort + row[3].sort) / 2 for row in table.rows]  # type: ignore[operator]
     assert judged == sorted(judged)
@@ -238,3 +238,23 @@ def test_an_unwritable_place_is_an_error_with_a_remedy(tmp_path: Path, study: Re
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="choose another --out"):
         write_report(tmp_path / "file" / "report.html", without_pictures(study))
+
+
+def test_published_figures_stand_beside_the_studys_own() -> None:
+    data = example()
+    info, task = data.datasets[0], data.tasks[0]
+    row = {
+        "dataset": info.id,
+        "task": task.id,
+        "metric": task.headline,
+        "method": "scX <as published>",
+        "value": 0.4321,
+        "spread": 0.05,
+        "source": "Somebody 2024",
+        "note": "one run",
+    }
+    page = render(replace(data, published=pl.DataFrame([row])))
+    assert "scX &lt;as published&gt;" in page
+    assert "Somebody 2024; one run" in page
+    assert 'id="published"' in page
+    assert 'id="published"' not in render(data)

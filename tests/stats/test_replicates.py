@@ -165,7 +165,8 @@ def test_degrees_of_freedom_are_those_of_the_larger_source() -> None:
     wide, narrow = [0.3, 0.5, 0.7, 0.5], [0.5, 0.5001, 0.5, 0.4999]
     of_draws = frame([record("pca", 0.5), *halves("pca", narrow), *drawn("pca", wide)])
     of_units = frame([record("pca", 0.5), *halves("pca", wide), *drawn("pca", narrow)])
-    df = [replicates(r, sources([1.0] * 4, 4, 6)).summary["sampling_df"][0] for r in (of_draws, of_units)]  # fmt: skip
+    weights = sources([1.0] * 4, 4, 6)
+    df = [replicates(r, weights).summary["sampling_df"][0] for r in (of_draws, of_units)]
     # Draws: 4 - 1. Units: 4 halves of 6 donors.
     assert df[0] == pytest.approx(3, rel=1e-4)
     assert df[1] == pytest.approx(1 / (1 / 3 + 1 / 5 + 2 / 15), rel=1e-4)

@@ -16,7 +16,7 @@ def cells_of(label: Any, counts: Any = None, genes: tuple[str, ...] = (), **role
     n = len(label)
     table = np.ones((n, 1)) if counts is None else np.asarray(counts)
     names = genes or tuple(f"g{i}" for i in range(table.shape[1]))
-    columns = {"label": label, **{name: values for name, values in roles.items()}}
+    columns = {"label": label, **roles}
     return Dataset(
         "planted",
         sparse.csr_matrix(table.astype(np.float32)),

@@ -41,6 +41,7 @@ def told_by_logits(n_cells: int = 3000, n_types: int = 5, seed: int = 0) -> Data
     counts = np.c_[counts, np.ones(n_cells)]  # no cell without a count
     return cells_of([names[c] for c in codes], counts, (*names, "filler"))
 
+
 ORGANS = ("rectum", "stomach", "oesophagus")
 SHIFTED = ORGANS[-1]
 

@@ -1,5 +1,6 @@
 """Labels from few cells: scores by hand, absences with their reasons, and what draws add."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -142,25 +143,16 @@ def test_the_error_of_a_score_holds_the_draws_and_the_tested_cells() -> None:
     task = Annotation(shots=(4,), draws=4, fractions=())
     named = task.replicates(data, splits, stream())
     rows = task.score(data, splits, answers, stream())
-    keys = [("d", "annotation", "m", 0, "", r) for r in rows if r.value is not None]
+    about = {"dataset": "d", "task": "annotation"}
     records = pl.DataFrame(
-        [
-            dict(
-                dataset=d, task=t, method=m, seed=s, note=x, metric=r.metric, unit=r.unit,
-                split=r.split, value=r.value, status=r.status, metric_version=r.metric_version,
-            )
-            for d, t, m, s, x, r in keys
-        ]
-    )  # fmt: skip
+        [about | {"method": "m", "seed": 0} | asdict(r) for r in rows if r.value]
+    )
     weights = pl.DataFrame(
         [
-            dict(
-                dataset="d", task="annotation", split=r.name, weight=r.weight, source=r.source,
-                n_units=r.n_units,
-            )
+            about | {"split": r.name, "weight": r.weight, "source": r.source, "n_units": r.n_units}
             for r in named
         ]
-    )  # fmt: skip
+    )
     summary = replicates(records, weights).summary
     got = summary.filter(metric="accuracy.k4", unit="dataset").row(0, named=True)
     accuracy = 1 - np.array(wrong) / n

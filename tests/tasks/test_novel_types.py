@@ -1,5 +1,6 @@
 """Types never learned: scores by hand, near and far, confidence that means something or not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from planted import near_and_far, told_by_logits
 from scipy.special import softmax
 from sklearn.metrics import log_loss, roc_auc_score
 
-from sclitmus.core.record import Score
 from sclitmus.core.split import Split
 from sclitmus.errors import TaskError
 from sclitmus.metrics import calibration
@@ -268,6 +268,27 @@ def test_a_method_that_fails_has_no_score_on_any_metric(kind: str) -> None:
     assert all(r.note for r in rows)
 
 
+def test_a_model_that_has_collapsed_is_scored_as_one_that_knows_nothing() -> None:
+    data = near_and_far(20)
+    rows = asked(NovelTypes(), np.zeros((data.n_cells, 3), dtype=np.float32), data)
+    for name in ("auroc.max_softmax", "auroc.knn_distance"):
+        assert row_of(rows, name).value == 0.5
+    assert row_of(rows, "auroc.mahalanobis").status == "not_applicable"
+
+
+def test_nothing_is_set_on_novel_cells_that_a_file_puts_among_the_validation_cells() -> None:
+    data = told_by_logits(400)
+    task = NovelTypes()
+    split = next(s for s in task.splits(data, stream()) if s.held_out == "type:a")
+    novel = np.flatnonzero(data.role("label").codes == 0)
+    more = np.setdiff1d(novel, split.test)[:20]
+    wider = replace(split, validation=np.sort(np.r_[split.validation, more]))
+    found, given = (task.answer(Reads(scale=2.5), data, s, stream())[0] for s in (split, wider))
+    assert len(more) == 20
+    for name, array in found.items():
+        assert np.array_equal(array, given[name]), name
+
+
 def test_replicates_that_are_named_are_those_that_are_scored() -> None:
     data = near_and_far(20)
     task = NovelTypes()
@@ -297,9 +318,14 @@ def test_a_type_of_few_donors_does_not_cost_the_others_their_interval() -> None:
     assert 1 < len(of_rare) < 21
 
 
-def test_the_two_temperatures_of_a_perfect_method_agree_on_the_order() -> None:
-    got: list[Score] = asked(NovelTypes(), Reads(scale=9.0), told_by_logits(300))
-    assert {r.metric for r in got} == set(METRICS)
+def test_a_method_that_is_never_wrong_has_no_temperature() -> None:
+    label = ["a", "b", "c"] * 40
+    counts = [[9 * (name == gene) + 1 for gene in "abc"] for name in label]
+    rows = asked(NovelTypes(), Reads(), cells_of(label, counts, ("a", "b", "c")))
+    assert {r.metric for r in rows} == set(METRICS)
+    assert row_of(rows, "ece").status == "ok"
+    for name in ("ece.scaled", "nll.scaled", "bin_cells.scaled"):
+        assert row_of(rows, name).status == "not_applicable"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from sclitmus.baselines.fitted import require_same_genes
 from sclitmus.baselines.lognorm import log_normalised, totals
@@ -84,7 +85,8 @@ class Components:
         k = min(N_FEATURES, x.shape[0] - 1, x.shape[1] - 1)
         if k < 1:
             return cls(np.zeros(x.shape[1]), np.zeros((x.shape[1], 1)))
-        found = PCA(k, svd_solver="arpack", random_state=0).fit(x.astype(np.float64))
+        with threadpool_limits(1, user_api="blas"):  # its threads slow short products down
+            found = PCA(k, svd_solver="arpack", random_state=0).fit(x.astype(np.float64))
         return cls(found.mean_, np.ascontiguousarray(found.components_.T))
 
     def read(self, x: sparse.csr_matrix) -> Float64[np.ndarray, "n d"]:

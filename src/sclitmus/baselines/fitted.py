@@ -18,9 +18,9 @@ def require_fitted(state: State | None, method: str) -> State:
     """
     if state is None:
         raise MethodError(
-            f"{method} was asked to embed before it was fitted",
+            f"{method} was asked about cells before it was fitted",
             "a fitted method",
-            "embed with what fit returns: method.fit(train, rng).embed(cells)",
+            "ask what fit returns: fitted = method.fit(train, rng)",
         )
     return state
 
@@ -39,5 +39,5 @@ def require_same_genes(fitted_on: Genes, cells: Dataset, method: str) -> None:
         f"{method} was fitted on {len(fitted_on)} genes and got {cells.n_genes} genes, "
         "not the same or not in the same order",
         "the genes it was fitted on, in their order",
-        "fit and embed cells of one dataset",
+        "ask about cells of the dataset it was fitted on",
     )

@@ -12,9 +12,14 @@ from sclitmus.baselines.lognorm import MIN_CELLS, N_TOP_GENES, VariableGenes
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import MethodCard
 from sclitmus.learning.tuning import Choice, Fold, choose
+from sclitmus.metrics.parallel import on_threads, row_blocks
 
 GRID = (30.0, 15.0, 10.0, 5.0, 3.0, 1.0)  # neighbours, the smoothest first
 A_PRIORI = 1.0
+FEW_CELLS = 100  # the variance of a gene among fewer is mostly noise: all genes are read
+MAX_HELD = 4096  # cells per fold that the choice of k is made on, evenly spaced
+QUERIES = 512  # cells compared with all training cells at once
+TRIFLE = 1e-6
 VOTE = 1e-2  # that every class has beforehand, so that no probability is 0
 
 
@@ -34,7 +39,7 @@ class KNN:
     """Votes of the nearest cells by the cosine of log-normalised variable genes.
 
     The number of neighbours is chosen among `GRID` by cross-validation; with four cells per class
-    or fewer it is one. Logits are the logarithms of the shares of the votes.
+    or fewer it is one. Logits are ``log((votes + 0.01) / (k + 0.01 * n_classes))``.
     """
 
     n_top_genes: int = N_TOP_GENES
@@ -60,22 +65,18 @@ class KNN:
             With fewer than two classes.
         """
         label = labelled(train, self.card.id)
-        genes = VariableGenes.of(train, MIN_CELLS, self.n_top_genes)
+        few = train.n_cells < FEW_CELLS
+        n_genes = train.n_genes if few else self.n_top_genes
+        genes = VariableGenes.of(train, MIN_CELLS, n_genes)
         unit = _unit(genes.expression(train, self.card.id).toarray())
         codes = label.codes.astype(np.int64)
 
         def accuracies(fold: Fold) -> Float64[np.ndarray, "n_settings"]:
             fit_rows, held = fold
-            order = _nearest(unit[held], unit[fit_rows], int(max(GRID)))
-            return np.array(
-                [
-                    (
-                        _votes(codes[fit_rows], order[:, : int(k)], len(label.names)).argmax(axis=1)
-                        == codes[held]
-                    ).mean()
-                    for k in GRID
-                ]
-            )
+            step = -(-len(held) // MAX_HELD)
+            order = _nearest(unit[held[::step]], unit[fit_rows], int(max(GRID)))
+            votes = (_votes(codes[fit_rows], order[:, : int(k)], len(label.names)) for k in GRID)
+            return np.array([(v.argmax(axis=1) == codes[held[::step]]).mean() for v in votes])
 
         choice = choose(codes, groups_of(train), rng, GRID, accuracies, A_PRIORI)
         learned = Neighbourhood(genes, unit, codes, len(label.names), choice)
@@ -87,7 +88,11 @@ class KNN:
         k = int(learned.choice.value)
         votes = _votes(learned.codes, _nearest(unit, learned.unit, k), learned.n_classes)
         total = votes.sum(axis=1, keepdims=True) + VOTE * learned.n_classes
-        return np.log((votes + VOTE) / total)
+        return np.asarray(np.log((votes + VOTE) / total), dtype=np.float64)
+
+    def remarks(self, cells: Dataset) -> tuple[str, ...]:
+        """Say where the choice of k lies on the edge of those tried."""
+        return require_fitted(self.neighbourhood, self.card.id).choice.remark(GRID, "k")
 
     def features(self, cells: Dataset) -> Float32[np.ndarray, "n_cells n_variable"]:
         """Return the unit vectors among which neighbours are found."""
@@ -104,20 +109,24 @@ def _nearest(
     x: Float32[np.ndarray, "n d"], train: Float32[np.ndarray, "n_train d"], k: int
 ) -> Int64[np.ndarray, "n k"]:
     """Return the training cells with the largest cosine, nearest first; of equal ones the first."""
-    blocks = []
-    for start in range(0, len(x), 4096):
-        cosine = x[start : start + 4096] @ train.T
-        blocks.append(np.argsort(-cosine, axis=1, kind="stable")[:, :k])
-    empty = np.empty((0, k), dtype=np.int64)
-    found: np.ndarray = np.concatenate(blocks) if blocks else empty
-    return found
+    k = min(k, len(train))
+
+    def search(rows: slice) -> Int64[np.ndarray, "n_rows k"]:
+        far = -(x[rows] @ train.T)
+        nearest = np.sort(np.argpartition(far, k - 1, axis=1)[:, :k], axis=1)
+        order = np.argsort(np.take_along_axis(far, nearest, axis=1), axis=1, kind="stable")
+        return np.take_along_axis(nearest, order, axis=1)
+
+    blocks = on_threads(search, row_blocks(len(x), QUERIES))
+    return np.concatenate([np.empty((0, k), dtype=np.int64), *blocks])
 
 
 def _votes(
     codes: Int64[np.ndarray, "n_train"], nearest: Int64[np.ndarray, "n k"], n_classes: int
 ) -> Float64[np.ndarray, "n n_classes"]:
+    """Count the neighbours of each class; a nearer one counts a trifle more, which breaks ties."""
     votes = np.zeros((len(nearest), n_classes))
     rows = np.arange(len(nearest))
-    for column in codes[nearest].T:
-        votes[rows, column] += 1.0
+    for rank, column in enumerate(codes[nearest].T):
+        votes[rows, column] += 1.0 - TRIFLE * rank
     return votes

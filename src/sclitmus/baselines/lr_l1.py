@@ -10,17 +10,16 @@ from sclitmus.baselines.expression import Components, Expression, Markers, group
 from sclitmus.baselines.fitted import require_fitted
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import MethodCard
-from sclitmus.learning.sparse_logistic import OneVsRest, SparseLogistic
-from sclitmus.learning.tuning import GRID, Choice, Fold, choose
+from sclitmus.learning.sparse_logistic import fit_tuned
+from sclitmus.learning.tuning import GRID, Tuned
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What was learned: the genes, the model and its C, the components distances are taken in."""
+    """What was learned: the genes, the model, and the components distances are taken in."""
 
     expression: Expression
-    model: OneVsRest
-    choice: Choice
+    tuned: Tuned
     components: Components
 
 
@@ -57,22 +56,13 @@ class LogisticL1:
         label = labelled(train, self.card.id)
         expression = Expression.of(train)
         x = expression.read(train, self.card.id)
-        y = label.codes.astype(np.int64)
-        problem = SparseLogistic(x, y, len(label.names))
-
-        def accuracies(fold: Fold) -> Float64[np.ndarray, "n_settings"]:
-            fit_rows, held = fold
-            models = problem.path(fit_rows, GRID)
-            return np.array([(m.scores(x[held]).argmax(axis=1) == y[held]).mean() for m in models])
-
-        choice = choose(y, groups_of(train), rng, GRID, accuracies)
-        up_to = [c for c in GRID if c < choice.value] + [choice.value]
-        model = problem.path(np.arange(len(y)), up_to)[-1]
-        return replace(self, learned=Learned(expression, model, choice, Components.of(x)))
+        codes = label.codes.astype(np.int64)
+        tuned = fit_tuned(x, codes, len(label.names), groups_of(train), rng)
+        return replace(self, learned=Learned(expression, tuned, Components.of(x)))
 
     def predict_scores(self, cells: Dataset) -> Float64[np.ndarray, "n_cells n_classes"]:
         learned = require_fitted(self.learned, self.card.id)
-        return learned.model.scores(learned.expression.read(cells, self.card.id))
+        return learned.tuned.scores(learned.expression.read(cells, self.card.id))
 
     def features(self, cells: Dataset) -> Float64[np.ndarray, "n_cells d"]:
         """Return the cells among the first principal components of the training cells."""
@@ -82,10 +72,8 @@ class LogisticL1:
     def markers(self, cells: Dataset) -> Markers:
         """Return the weight of each gene for each class."""
         learned = require_fitted(self.learned, self.card.id)
-        return {"weights": learned.expression.by_gene(learned.model.coef.T)}
+        return {"weights": learned.expression.by_gene(learned.tuned.model.weights.T)}
 
     def remarks(self, cells: Dataset) -> tuple[str, ...]:
         """Say where the choice of C, or the fit, is not to be trusted."""
-        learned = require_fitted(self.learned, self.card.id)
-        late = () if learned.model.converged else ("the fit did not converge",)
-        return (*learned.choice.remark(GRID), *late)
+        return require_fitted(self.learned, self.card.id).tuned.remarks

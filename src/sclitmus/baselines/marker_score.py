@@ -13,6 +13,8 @@ from sclitmus.core.dataset import Categories, Dataset
 from sclitmus.core.method import MethodCard
 
 N_MARKERS = 50  # genes per class
+# Classes whose scores differ by it differ e-fold in probability; set as in `nearest_centroid`.
+TEMPERATURE = 0.15
 SOFTENING = 0.1  # added to a gene's spread, so that genes that hardly vary are not the best
 
 
@@ -46,7 +48,7 @@ class MarkerScore:
             part="bar",
             title="Marker score",
             summary="Mean standardised expression of each class's marker genes.",
-            params={"n_markers": self.n_markers},
+            params={"n_markers": self.n_markers, "temperature": TEMPERATURE},
         )
 
     def fit(self, train: Dataset, rng: np.random.Generator) -> Self:
@@ -74,7 +76,7 @@ class MarkerScore:
         learned = require_fitted(self.learned, self.card.id)
         x = learned.expression.read(cells, self.card.id)
         n_classes, n_markers = learned.markers.shape
-        share = 1.0 / (learned.spread[learned.markers] * n_markers)
+        share = 1.0 / (learned.spread[learned.markers] * n_markers * TEMPERATURE)
         columns = np.repeat(np.arange(n_classes), n_markers)
         weights = sparse.csr_matrix(
             (share.ravel(), (learned.markers.ravel(), columns)), shape=(x.shape[1], n_classes)

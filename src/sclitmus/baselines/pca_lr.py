@@ -10,8 +10,8 @@ from sclitmus.baselines.expression import Components, Expression, groups_of, lab
 from sclitmus.baselines.fitted import require_fitted
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import MethodCard
-from sclitmus.learning.logistic import Tuned, fit_tuned
-from sclitmus.learning.tuning import GRID
+from sclitmus.learning.logistic import fit_tuned
+from sclitmus.learning.tuning import GRID, Tuned
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def read_splits(path: Path) -> SplitsFile:
         raise DataError(
             f"{path} has {'no rows' if not lacking else f'no column {lacking[0]!r}'}",
             f"a row per cell and split, with the columns {', '.join(NEEDED)}",
-            "see docs/tasks/annotation.md for the format",
+            "see docs/splits.md for the format",
         )
     table = table.with_columns(pl.lit("").alias(n) for n in NAMED if n not in table.columns)
     table = table.select(pl.col(*NEEDED, *NAMED).cast(pl.String).fill_null(""))

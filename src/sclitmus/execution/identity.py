@@ -26,6 +26,7 @@ ANSWER_VERSION = 1
 PROJECTION_VERSION = 1
 
 LABEL_ROLE = "label"
+OF_LABELS = (LABEL_ROLE, "lineage")  # what tells the type of a cell, if only the kind of type
 
 
 def digest(*parts: str) -> str:
@@ -69,10 +70,11 @@ class Fingerprint:
 def seen_by(card: MethodCard, dataset: Dataset) -> Dataset:
     """Return the dataset as a method may see it.
 
-    Labels are there only for controls whose card says so, ready-made embeddings only for the
-    methods that hand one on: of kind ``supplied``, with its ``name`` among their params.
+    Labels, and lineages, are there only for controls whose card says so, ready-made embeddings
+    only for the methods that hand one on: of kind ``supplied``, with its ``name`` among their
+    params.
     """
-    visible = dataset if card.sees_labels else dataset.without(LABEL_ROLE)
+    visible = dataset if card.sees_labels else dataset.without(*OF_LABELS)
     return visible if _hands_on(card) else replace(visible, embeddings={})
 
 
@@ -91,7 +93,9 @@ def embedding_key(card: MethodCard, code: str, fingerprint: Fingerprint, seed: i
         Has no part in the key of a deterministic method.
     """
     roles = [
-        value for name, value in fingerprint.roles.items() if card.sees_labels or name != LABEL_ROLE
+        value
+        for name, value in fingerprint.roles.items()
+        if card.sees_labels or name not in OF_LABELS
     ]
     return digest(
         f"embedding {EMBEDDING_VERSION}",

@@ -3,29 +3,29 @@
 Minimises ``C * sum(log loss) + sum(|w|)`` for each class, with an intercept that is not penalised
 (liblinear's is). Per class the path runs from the strongest penalty to the weakest:
 
-- a working set of genes: those in use and those that violate the optimality conditions most
+- a working set of features: those in use and those that violate the optimality conditions most
   (Massias et al. 2018, arXiv:1802.07481);
 - on it, Newton steps with coordinate descent inside (Yuan et al. 2012, newGLMNET), in which the
-  intercept follows every coordinate, so that the genes act as if they were centred. A cell on the
-  wrong side gets the curvature of the bound of Jaakkola and Jordan (2000) in place of its own,
-  which vanishes there and would send the step far away; cells that hardly bend the loss are left
-  out, their share stays on the diagonal;
-- between steps the best rescaling of all weights, which is most of the way from one C to the next
+  intercept follows every coordinate, so that the features act as if they were centred. A cell on
+  the wrong side gets the curvature of the bound of Jaakkola and Jordan (2000,
+  doi:10.1023/A:1008932416310) in place of its own, which vanishes there and would send the step
+  far away; of cells that hardly bend the loss only the share on the diagonal is kept;
+- between steps the best factor for all weights, which is most of the way from one C to the next
   once the classes are separated;
 - the duality gap says when to stop.
 
-scikit-learn's liblinear is slower by one or two orders of magnitude where C is right or too
-large, and so are celer 0.7 and skglm 0.5 (``benchmarks/annotation.py``).
+Measured against liblinear, celer and skglm in ``benchmarks/annotation.py`` and its results.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Integer
 from numba import njit
 from scipy import sparse
 
+from sclitmus.learning.tuning import A_PRIORI, GRID, Fold, Tuned, choose
 from sclitmus.metrics.parallel import on_threads
 
 TOLERANCE = 1e-3
@@ -43,97 +43,118 @@ class OneVsRest:
 
     Attributes
     ----------
-    coef, intercept
-        Of each class.
+    weights, intercept
+        ``(n_features, n_classes)`` and ``(n_classes,)``.
     converged
         Whether every class reached the tolerance.
     """
 
-    coef: Float64[np.ndarray, "d n_classes"]
+    weights: Float64[np.ndarray, "n_features n_classes"]
     intercept: Float64[np.ndarray, "n_classes"]
-    converged: bool
+    converged: bool = True
 
-    def scores(self, X: sparse.csr_matrix) -> Float64[np.ndarray, "n_cells n_classes"]:
+    def scores(self, x: sparse.csr_matrix) -> Float64[np.ndarray, "n n_classes"]:
         """Log of the probabilities, which are the sigmoids divided by their sum.
 
         The regressions know nothing of each other, so their probabilities do not sum to one;
         dividing by the sum is what scikit-learn's ``OneVsRestClassifier`` does.
         """
-        z = np.asarray(X @ self.coef, dtype=np.float64) + self.intercept
+        z = np.asarray(x @ self.weights, dtype=np.float64) + self.intercept
         log_sigmoid = -np.logaddexp(0, -z)
         return np.asarray(log_sigmoid - np.logaddexp.reduce(log_sigmoid, axis=1, keepdims=True))
 
 
-@dataclass(frozen=True, eq=False)
-class SparseLogistic:
-    """L1-penalised one-vs-rest regression of these cells; see the module for the method.
+def fit_tuned(
+    x: sparse.csr_matrix,
+    y: Integer[np.ndarray, "n"],
+    n_classes: int,
+    groups: Integer[np.ndarray, "n"] | None,
+    rng: np.random.Generator,
+    grid: Sequence[float] = GRID,
+    a_priori: float = A_PRIORI,
+) -> Tuned:
+    """Choose C by cross-validated accuracy, then fit on all cells; one C for all classes.
 
     Parameters
     ----------
-    X
-        Expression, CSR, float32.
     y
-        Class of each cell, from 0.
-    n_classes
-        Number of classes. One that has no cell among the rows of a path is never predicted.
-    tolerance
-        A class is done when its duality gap, which bounds how far the objective is from the
-        least, is below this share of the objective without any gene. 0.001 is where glmnet ends
-        its paths (99.9% of the deviance explained); large C only sharpen probabilities beyond it.
+        Codes 0 to ``n_classes - 1``.
+    groups
+        Of the cells, kept whole in cross-validation; None for none.
     """
+    grid = tuple(grid)
 
-    X: sparse.csr_matrix
-    y: Int64[np.ndarray, "n_cells"]
-    n_classes: int
-    tolerance: float = TOLERANCE
+    def accuracies(fold: Fold) -> Float64[np.ndarray, "n_settings"]:
+        fit_rows, held = fold
+        models = path(x[fit_rows], y[fit_rows], n_classes, grid)
+        unseen = x[held]
+        return np.array([(m.scores(unseen).argmax(axis=1) == y[held]).mean() for m in models])
 
-    def path(self, rows: Int64[np.ndarray, "n_rows"], Cs: Sequence[float]) -> list[OneVsRest]:
-        """Fit on these rows for each C; C ascends."""
-        genes = self.X[rows].tocsc()
-        y = self.y[rows]
-        size = np.bincount(y, minlength=self.n_classes)
-        largest_first = np.argsort(-size, kind="stable")
-        paths = on_threads(
-            lambda k: _class_path(genes, (y == k).astype(np.uint8), Cs, self.tolerance),
-            largest_first,
-        )
-        models = []
-        for at in range(len(Cs)):
-            coef = np.zeros((self.X.shape[1], self.n_classes))
-            intercept = np.zeros(self.n_classes)
-            for k, path in zip(largest_first, paths, strict=True):
-                coef[path[at].genes, k] = path[at].weights
-                intercept[k] = path[at].intercept
-            converged = all(path[at].gap <= self.tolerance for path in paths)
-            models.append(OneVsRest(coef, intercept, converged))
-        return models
+    choice = choose(y, groups, rng, grid, accuracies, a_priori)
+    up_to = [*(c for c in grid if c < choice.value), choice.value]
+    return Tuned(path(x, y, n_classes, up_to)[-1], choice, grid)
+
+
+def path(
+    x: sparse.csr_matrix,
+    y: Integer[np.ndarray, "n"],
+    n_classes: int,
+    grid: Sequence[float] = GRID,
+    tolerance: float = TOLERANCE,
+) -> list[OneVsRest]:
+    """Fit for each C, which ascends, each from the one before.
+
+    Parameters
+    ----------
+    y
+        Codes 0 to ``n_classes - 1``. A class without a cell is never predicted.
+    tolerance
+        A class is done when its duality gap, which bounds how far the objective is from its
+        least, is below this share of the objective without any feature. 0.001 is where glmnet ends
+        its paths (99.9% of the deviance explained): beyond it a larger C only sharpens
+        probabilities.
+    """
+    columns = x.tocsc()
+    largest_first = np.argsort(-np.bincount(y, minlength=n_classes), kind="stable")
+    found = on_threads(
+        lambda k: _class_path(columns, (y == k).astype(np.uint8), grid, tolerance), largest_first
+    )
+    models = []
+    for at in range(len(grid)):
+        weights, intercept = np.zeros((x.shape[1], n_classes)), np.zeros(n_classes)
+        for k, points in zip(largest_first, found, strict=True):
+            weights[points[at].features, k] = points[at].weights
+            intercept[k] = points[at].intercept
+        converged = all(points[at].gap <= tolerance for points in found)
+        models.append(OneVsRest(weights, intercept, converged))
+    return models
 
 
 @dataclass(frozen=True)
 class _Point:
-    """One class at one C: the genes with a weight, and the relative duality gap."""
+    """One class at one C: the features with a weight, and the relative duality gap."""
 
-    genes: Int64[np.ndarray, "n_active"]
+    features: Int64[np.ndarray, "n_active"]
     weights: Float64[np.ndarray, "n_active"]
     intercept: float
     gap: float
 
 
 def _class_path(
-    genes: sparse.csc_matrix, y: np.ndarray, Cs: Sequence[float], tolerance: float
+    x: sparse.csc_matrix, y: np.ndarray, grid: Sequence[float], tolerance: float
 ) -> list[_Point]:
-    n, d = genes.shape
+    n, d = x.shape
     share = (y.sum() + 0.5) / (n + 1)
-    if not 0 < y.sum() < n:  # nothing to tell apart: the smoothed log odds, and no gene
+    if not 0 < y.sum() < n:  # nothing to tell apart: the smoothed log odds, and no feature
         alone = _Point(np.zeros(0, np.int64), np.zeros(0), float(np.log(share / (1 - share))), 0.0)
-        return [alone] * len(Cs)
+        return [alone] * len(grid)
     share = y.mean()
     entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
     w, b = np.zeros(d), float(np.log(share / (1 - share)))
     eta, residual, curvature, gradient = np.full(n, b), np.empty(n), np.empty(n), np.empty(d)
-    columns = (genes.indptr, genes.indices, genes.data)
+    columns = (x.indptr, x.indices, x.data)
     points = []
-    for C in Cs:
+    for C in grid:
         for _ in range(_SETS):
             scale, b, primal = _balance(eta, b, y, C, np.abs(w).sum(), residual, curvature)
             w *= scale
@@ -141,7 +162,7 @@ def _class_path(
             gap = (primal - _dual(residual, C, np.abs(gradient).max())) / (C * n * entropy)
             if gap <= tolerance:
                 break
-            # How far 0 is from the subgradient: which genes are not at their optimum.
+            # How far 0 is from the subgradient: which features are not at their optimum.
             amiss = np.where(
                 w != 0, np.abs(gradient - np.sign(w)), np.maximum(np.abs(gradient) - 1, 0)
             )
@@ -159,7 +180,7 @@ def _class_path(
 def _working_set(
     w: Float64[np.ndarray, "d"], amiss: Float64[np.ndarray, "d"]
 ) -> Int64[np.ndarray, "n_chosen"]:
-    """All genes in use, and as many of the others, worst first; at least a hundred."""
+    """All features in use, and as many of the others, worst first; at least a hundred."""
     active = w != 0
     size = min(max(_FIRST_SET, 2 * int(active.sum())), int((active | (amiss > 0)).sum()))
     order = np.argpartition(-np.where(active, np.inf, amiss), size - 1)
@@ -167,7 +188,7 @@ def _working_set(
 
 
 def _dual(residual: Float64[np.ndarray, "n"], C: float, steepest: float) -> float:
-    """Objective of the dual at the residuals, scaled so that no gene's gradient exceeds 1."""
+    """Objective of the dual at the residuals, scaled so that no feature's gradient exceeds 1."""
     a = np.clip(np.abs(residual) / (C * max(1.0, steepest)), 1e-300, 1 - 1e-16)
     return float(-C * np.sum(a * np.log(a) + (1 - a) * np.log1p(-a)))
 
@@ -185,7 +206,7 @@ def _evaluate(eta, y, C, residual, curvature):  # type: ignore[no-untyped-def]
         loss += np.log1p(e)
         curvature[i] = C * e * q * q
         if not right:
-            loss -= np.log(e) if e > 0 else -abs(eta[i])
+            loss += abs(eta[i])
             if e < 0.9:
                 curvature[i] = C * (q - 0.5) / abs(eta[i])
         total += residual[i]
@@ -247,7 +268,7 @@ def _correlate(starts, cells, values, residual, gradient):  # type: ignore[no-un
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _improve(chosen, starts, cells, values, y, C, w, eta, residual, curvature, enough):  # type: ignore[no-untyped-def]
-    """Newton steps over the chosen genes; changes `w` and `eta`, returns the intercept's shift."""
+    """Newton steps over the chosen features; changes `w` and `eta`, returns the shift of b."""
     k, n, size = len(chosen), len(y), 0
     for j in chosen:
         size += starts[j + 1] - starts[j]
@@ -325,7 +346,7 @@ def _improve(chosen, starts, cells, values, y, C, w, eta, residual, curvature, e
 def _descend(  # type: ignore[no-untyped-def]
     begin, cell, value, bent, gradient, mean, diagonal, left_out, w, move, ahead, bend, enough
 ):
-    """Coordinate descent on the quadratic model, mostly over the genes in use; intercept's move."""
+    """Coordinate descent on the quadratic model, mostly over features in use; the move of b."""
     tail = 0.0
     every = np.arange(len(w))
     done = 0

@@ -20,7 +20,13 @@ Fold = tuple[Int64[np.ndarray, "n_fit"], Int64[np.ndarray, "n_held"]]
 
 
 class Model(Protocol):
-    """What a solver finds."""
+    """What a solver finds: weights by class that make logits."""
+
+    @property
+    def weights(self) -> Float64[np.ndarray, "n_features n_classes"]: ...
+
+    @property
+    def intercept(self) -> Float64[np.ndarray, "n_classes"]: ...
 
     @property
     def converged(self) -> bool:
@@ -59,10 +65,10 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Tuned[M: Model]:
+class Tuned:
     """A model with the C that cross-validation chose from a grid."""
 
-    model: M
+    model: Model
     choice: Choice
     grid: tuple[float, ...] = GRID
 
@@ -108,7 +114,7 @@ def choose(
     groups: Integer[np.ndarray, "n"] | None,
     rng: np.random.Generator,
     grid: Sequence[float],
-    right: Callable[[Fold], Int64[np.ndarray, "n_settings"]],
+    accuracies: Callable[[Fold], Float64[np.ndarray, "n_settings"]],
     a_priori: float = A_PRIORI,
     threads: int | None = 1,
 ) -> Choice:
@@ -120,17 +126,18 @@ def choose(
 
     Parameters
     ----------
-    right
-        Number of cells of a fold's held-out part that are called rightly, for each setting.
+    accuracies
+        Accuracy on the held-out part of a fold, for each setting.
     threads
         How many folds are done at once; None for as many as there are cores.
     """
     if np.bincount(y).max() <= FEW:
         return Choice(a_priori)
     parts = folds(y, groups, rng)
-    total = np.sum(on_threads(right, parts, threads), axis=0)
+    size = np.array([len(held) for _, held in parts])
+    # Whole numbers of cells, so that equal settings are equal to the last digit.
+    total = np.rint(size @ np.array(on_threads(accuracies, parts, threads)))
     best = int(np.argmax(total))
     # A plateau that reaches into the grid is no edge: stronger penalties do as well.
     on_edge = int((total == total[best]).sum()) == 1 and best in (0, len(grid) - 1)
-    n = sum(len(held) for _, held in parts)
-    return Choice(float(grid[best]), tuple(float(hits) / n for hits in total), on_edge)
+    return Choice(float(grid[best]), tuple(map(float, total / size.sum())), on_edge)

@@ -6,8 +6,8 @@ Boiarsky et al. 2024, doi:10.1038/s42256-024-00949-w. One arm is one method. Rec
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from sclitmus.core.activity import say
 from sclitmus.core.dataset import Dataset
 from sclitmus.core.method import MethodCard
 from sclitmus.errors import MethodError, NotApplicable
-from sclitmus.models.frozen import TUNED, FrozenModel, variant
+from sclitmus.models.frozen import FrozenModel
 from sclitmus.models.held_out import SHARE, HeldOut, held_out
 from sclitmus.models.recipes import FOR_HEAD, LEAST_STEPS, RECIPES, Recipe
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sclitmus.models.lessons import Course, Source
     from sclitmus.models.training import History, Plan
 
-PARTS = {"train": TUNED[:3], "genes": TUNED[3:5], "head": TUNED[5:]}
 WORDS = {
     "head": "head on frozen encoder",
     "last": "last block and head trained",
@@ -394,55 +393,3 @@ def _spread(rows: Int64[np.ndarray, "n_rows"]) -> Int64[np.ndarray, "n_some"]:
     """Take some rows from everywhere: cells may lie sorted by type."""
     some = np.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).astype(np.int64)
     return rows[some]
-
-
-def method_of(
-    name: str, target: str, variants: Iterable[str], params: Mapping[str, Any]
-) -> FrozenModel | FineTuned:
-    """Make the method that a name of the catalogue means: ``scgpt@random_init@last@zeroed``.
-
-    Parameters
-    ----------
-    name, target
-        Id of a model's card, and "module:Class" of its port.
-    variants
-        What stands behind the @ signs.
-    params
-        Settings of `FrozenModel`, and of `FineTuned` where an arm is among the variants.
-
-    Raises
-    ------
-    MethodError
-        If there is no such variant, or some do not go together.
-    TypeError
-        If there is no such setting.
-    """
-    variants = tuple(variants)
-    id = "@".join([name, *variants])
-    tuned = [part for part in variants if part in TUNED]
-    frozen = variant({}, (part for part in variants if part not in TUNED), id)
-    if not tuned:
-        return FrozenModel(name, target, **(dict(params) | frozen))
-    arm: dict[str, Any] = {}
-    for part in tuned:
-        kind = next(kind for kind, parts in PARTS.items() if part in parts)
-        if kind in arm:
-            raise MethodError(
-                f"{id!r} asks for {arm[kind]} and for {part}",
-                "one of: " + ", ".join(f"@{known}" for known in PARTS[kind]),
-                "leave one of them out",
-            )
-        arm[kind] = part
-    if "train" not in arm:
-        raise MethodError(
-            f"{id!r} does not say what is trained",
-            "one of: " + ", ".join(f"@{known}" for known in PARTS["train"]),
-            f"for example {name}@full@{'@'.join(tuned)}",
-        )
-    own = {f.name for f in fields(FineTuned)} - {"model"}
-    model = FrozenModel(
-        name, target, **({n: x for n, x in params.items() if n not in own} | frozen)
-    )
-    method = FineTuned(model, **({n: x for n, x in params.items() if n in own} | arm))
-    _ = method.recipe  # refuse now what cannot be trained
-    return method

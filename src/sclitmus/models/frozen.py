@@ -1,10 +1,10 @@
 """A foundation model as a method: its published weights, run frozen; or its untrained twin."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from jaxtyping import Float32
@@ -17,9 +17,15 @@ from sclitmus.models.gene_space import MIN_MATCHED, Matched
 from sclitmus.models.port import Behaviour, Port
 from sclitmus.models.weights import Weights, model_folder
 
+if TYPE_CHECKING:
+    from sclitmus.models.fine_tuned import FineTuned
+
 VARIANTS = ("official", "fixed", "random_init")
-# Of a model that is trained further: what of it, and what becomes of its gene vectors.
-TUNED = ("head", "last", "full", "zeroed", "shuffled", "flatten")
+TUNED = {  # of a model that is trained further: settings of `FineTuned`
+    "train": ("head", "last", "full"),
+    "genes": ("zeroed", "shuffled"),
+    "head": ("flatten",),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +111,23 @@ class FrozenModel:
         return replace(self, random_init=True)
 
     @property
+    def arms(self) -> "tuple[FineTuned, ...]":
+        """All ways to train it on labels, with its weights and without; none if it cannot be."""
+        from sclitmus.models.fine_tuned import FineTuned
+        from sclitmus.models.recipes import RECIPES
+
+        if self.port not in RECIPES or self.behaviour != "fixed" or self.unavailable:
+            return ()
+        untrained = self.untrained
+        starts = (self,) if untrained is None else (self, untrained)
+        return tuple(
+            FineTuned(start, train, genes)
+            for start in starts
+            for train in ("head", "last", "full")
+            for genes in ("kept", "zeroed", "shuffled")
+        )
+
+    @property
     def card(self) -> MethodCard:
         model = self.published
         variant = "@random_init" if self.random_init else ""
@@ -133,6 +156,7 @@ class FrozenModel:
             non_commercial=model.non_commercial and not self.random_init,
             gene_space=model.gene_space,
             corpora=() if self.random_init else model.corpora,
+            twin="" if self.random_init else f"{self.id}@random_init{variant}",
         )
 
     def _weights_mark(self) -> str:
@@ -268,7 +292,7 @@ def variant(settings: dict[str, Any], names: Iterable[str], id: str) -> dict[str
             raise MethodError(
                 f"{id!r} asks for the variant {name!r}",
                 f"one of: {', '.join(f'@{known}' for known in VARIANTS)}; fine-tuned: "
-                f"{', '.join(f'@{known}' for known in TUNED)}",
+                f"{', '.join(f'@{part}' for parts in TUNED.values() for part in parts)}",
                 f"for example {id.partition('@')[0]}@random_init",
             )
         if name == "random_init":
@@ -276,3 +300,58 @@ def variant(settings: dict[str, Any], names: Iterable[str], id: str) -> dict[str
         else:
             settings = settings | {"behaviour": name}
     return settings
+
+
+def method_of(
+    name: str, target: str, variants: Iterable[str], params: Mapping[str, Any]
+) -> "FrozenModel | FineTuned":
+    """Make the method that a name of the catalogue means: ``scgpt@random_init@last@zeroed``.
+
+    Parameters
+    ----------
+    name, target
+        Id of a model's card, and "module:Class" of its port.
+    variants
+        What stands behind the @ signs.
+    params
+        Settings of `FrozenModel`, and of `FineTuned` where an arm is among the variants.
+
+    Raises
+    ------
+    MethodError
+        If there is no such variant, or some do not go together.
+    TypeError
+        If there is no such setting.
+    """
+    from sclitmus.models.fine_tuned import FineTuned
+
+    variants = tuple(variants)
+    id = "@".join([name, *variants])
+    kinds = {part: kind for kind, parts in TUNED.items() for part in parts}
+    tuned = [part for part in variants if part in kinds]
+    frozen = variant({}, (part for part in variants if part not in kinds), id)
+    if not tuned:
+        return FrozenModel(name, target, **(dict(params) | frozen))
+    arm: dict[str, Any] = {}
+    for part in tuned:
+        kind = kinds[part]
+        if kind in arm:
+            raise MethodError(
+                f"{id!r} asks for {arm[kind]} and for {part}",
+                "one of: " + ", ".join(f"@{known}" for known in TUNED[kind]),
+                "leave one of them out",
+            )
+        arm[kind] = part
+    if "train" not in arm:
+        raise MethodError(
+            f"{id!r} does not say what is trained",
+            "one of: " + ", ".join(f"@{known}" for known in TUNED["train"]),
+            f"for example {name}@full@{'@'.join(tuned)}",
+        )
+    own = {f.name for f in fields(FineTuned)} - {"model"}
+    model = FrozenModel(
+        name, target, **({n: x for n, x in params.items() if n not in own} | frozen)
+    )
+    method = FineTuned(model, **({n: x for n, x in params.items() if n in own} | arm))
+    _ = method.recipe  # refuse now what cannot be trained
+    return method

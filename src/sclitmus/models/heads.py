@@ -11,16 +11,16 @@ from sclitmus.models.tokens import Batch
 
 Head = Literal["scbert", "scgpt", "bert", "flatten"]
 
-FLOOR = 0.1  # of the root mean square scale: no dimension is blown up by more than its inverse
+FLOOR = 0.1  # of the mean scale: a dimension that hardly varies stays small
+ROUNDING = 1e-3  # of the vectors' own size: what varies less is the same in all cells
 FLAT = (512, 128)  # widths of scBERT's classifier
 
 
 class Standard(nn.Module):
     """Pooled vectors around 0 and of scale 1, by the encoder as it was before training.
 
-    Cells' vectors differ by a few hundredths of their length (0.05 of 1 from random weights), so a
-    head on the vectors themselves learns their mean long before what tells types apart. One scale
-    for all dimensions: what is constant stays small.
+    Cells' vectors differ by a few hundredths of their length, so a head on the vectors themselves
+    learns their mean long before what tells types apart: docs/models/fine_tuning.md has numbers.
     """
 
     centre: Tensor
@@ -35,7 +35,7 @@ class Standard(nn.Module):
         """Take mean and scale of vectors (n_cells, d)."""
         self.centre.copy_(vectors.mean(0))
         own = (vectors - vectors.mean(0)).square().mean(0)
-        least = FLOOR**2 * own.mean()
+        least = torch.maximum(FLOOR**2 * own.mean(), ROUNDING**2 * vectors.square().mean())
         self.scale.copy_(torch.where(least > 0, own.clamp(min=least).sqrt(), 1.0))
 
     def forward(self, x: Tensor) -> Tensor:

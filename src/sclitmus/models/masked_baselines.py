@@ -4,18 +4,23 @@ Every prediction is in the target space of the model it stands beside: bins, or 
 rank. A model that does not beat these has learned no more than the average expression.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from numba import njit
 
 from sclitmus.models.masking import cells_of
 from sclitmus.models.tokens import Tokens
 
-LEVELS_OF_RANK = 64  # ranks are counted in so many steps
+RANKS = 64  # steps in which ranks are counted
+MEAN_RANKS = 24  # steps of genes' mean ranks
+CANDIDATES = (
+    512  # likeliest genes among which the likeliest that a cell does not show is looked for
+)
+COMMON = 1e-3  # counts added to each level of what all genes have in common
 STRENGTHS = tuple(10.0**power for power in range(6))  # of what all genes (ranks) have in common
 
 # Baseline -> measure -> a number per hidden token.
@@ -120,54 +125,85 @@ class OfBins:
 
 @dataclass(frozen=True, eq=False)
 class OfRanks:
-    """How often each gene has which rank.
+    """How often each gene has which rank, and stands between which others.
+
+    A list in order of expression says more of a hidden gene than its rank does: it lies between its
+    neighbours. Where these mostly rank is all that ``mean_rank`` knows of a cell, and which genes
+    it shows already.
 
     Attributes
     ----------
     of_rank
         Probability of each gene at each step of ranks, shrunk as in `OfBins`.
+    between
+        The same for each pair of steps of the mean ranks of both neighbours.
+    step_of
+        Step of each gene's mean rank, 1 … `MEAN_RANKS`.
     often
         Of each gene at any rank.
     """
 
-    of_rank: Float64[np.ndarray, "n_genes n_steps"]
+    of_rank: Float32[np.ndarray, "n_steps n_genes"]
+    between: Float32[np.ndarray, "n_pairs n_genes"]
+    step_of: Int64[np.ndarray, "n_genes"]
     often: Float64[np.ndarray, "n_genes"]
     n_ranks: int
-    mean: ClassVar[str] = "rank_unseen"
+    mean: ClassVar[str] = "mean_rank"
 
     @classmethod
-    def of(cls, cells: Iterable[Tokens], n_genes: int, n_ranks: int) -> Self:
-        """Count the training cells' tokens, of at most `n_ranks` each."""
-        counts = np.zeros((n_genes, min(LEVELS_OF_RANK, n_ranks)), dtype=np.int64)
-        for tokens in cells:
-            gene = tokens.columns["gene"]
-            real = gene >= 0
-            steps = _steps(tokens.columns["position"], n_ranks, counts.shape[1])
-            _count(counts, gene[real], steps[real])
-        often = (counts.sum(axis=1) + 1e-3) / (counts.sum() + 1e-3 * n_genes)
-        return cls(np.ascontiguousarray(shrunk(counts.T).T), often, n_ranks)
+    def of(cls, cells: Callable[[], Iterable[Tokens]], n_genes: int, n_ranks: int) -> Self:
+        """Count the training cells' tokens, at most `n_ranks` of each, in two passes."""
+        n_steps = min(RANKS, n_ranks)
+        of_rank = np.zeros((n_steps, n_genes), dtype=np.int32)
+        sums = np.zeros(n_genes)
+        for tokens in cells():
+            gene, place = _genes_in_order(tokens)
+            _count(of_rank, _steps(tokens.columns["position"], n_ranks, n_steps), gene)
+            np.add.at(sums, gene, place)
+        n = of_rank.sum(axis=0, dtype=np.int64)
+        step_of = _even_steps(sums / np.maximum(n, 1), n)
+        between = np.zeros(((MEAN_RANKS + 2) ** 2, n_genes), dtype=np.int32)
+        for tokens in cells():
+            nothing = np.zeros(len(tokens.columns["gene"]), dtype=np.bool_)
+            pairs = _pairs(tokens.offsets, tokens.columns["gene"], nothing, step_of)
+            _count(between, pairs, tokens.columns["gene"])
+        often = (n + COMMON) / (n.sum() + COMMON * n_genes)
+        made = (shrunk(counts).astype(np.float32) for counts in (of_rank, between))
+        return cls(*made, step_of, often, n_ranks)
 
     def measured(self, tokens: Tokens) -> Measured:
         masked, gene = tokens.columns["masked"], tokens.columns["gene"]
-        visible = (gene >= 0) & ~masked
-        step = _steps(tokens.columns["position"], self.n_ranks, self.of_rank.shape[1])
-        truth, steps = gene[masked], step[masked]
-        seen, best = _seen(tokens.offsets, gene, step, visible, masked, self.of_rank)
-        tiny = np.finfo(float).tiny
-        at_rank = self.of_rank[truth, steps]
+        steps = _steps(tokens.columns["position"], self.n_ranks, len(self.of_rank))[masked]
+        pairs = _pairs(tokens.offsets, gene, masked, self.step_of)[masked]
+        truth = gene[masked].astype(np.int64)
+        ranked = (self.of_rank.argmax(axis=1)[steps] != truth).astype(np.float64)
         return {
             "mean": {
                 "cross_entropy": -np.log(self.often[truth]),
                 "error": (self.often.argmax() != truth).astype(np.float64),
             },
             "rank": {
-                "cross_entropy": -np.log(at_rank),
-                "error": (self.of_rank.argmax(axis=0)[steps] != truth).astype(np.float64),
+                "cross_entropy": -np.log(self.of_rank[steps, truth].astype(np.float64)),
+                "error": ranked,
             },
-            "rank_unseen": {
-                "cross_entropy": -np.log(at_rank / np.maximum(1.0 - seen, tiny)),
-                "error": (best != truth).astype(np.float64),
-            },
+            "rank_unseen": self._of_the_unseen(self.of_rank, tokens, steps, truth),
+            "mean_rank": self._of_the_unseen(self.between, tokens, pairs, truth),
+        }
+
+    def _of_the_unseen(
+        self, table: np.ndarray, tokens: Tokens, rows: np.ndarray, truth: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Judge a row of the table for each hidden gene, without the genes that its cell shows."""
+        distinct, row = np.unique(rows, return_inverse=True)
+        own = table[distinct]
+        first = np.argsort(-own, axis=1, kind="stable")[:, :CANDIDATES]
+        masked, gene = tokens.columns["masked"], tokens.columns["gene"]
+        seen, best = _unseen(tokens.offsets, gene, masked, own, first, row)
+        tiny = np.finfo(np.float32).tiny
+        left = np.maximum(1.0 - seen, tiny)
+        return {
+            "cross_entropy": -np.log(np.minimum(own[row, truth] / left, 1.0)),
+            "error": (best != truth).astype(np.float64),
         }
 
 
@@ -177,7 +213,7 @@ def shrunk(counts: Int64[np.ndarray, "n_rows n_levels"]) -> Float64[np.ndarray, 
     How strongly is chosen from `STRENGTHS`: as predicts best what is counted when it is left out.
     """
     total = counts.sum()
-    common = (counts.sum(axis=0) + 1e-3) / (total + 1e-3 * counts.shape[1])
+    common = (counts.sum(axis=0) + COMMON) / (total + COMMON * counts.shape[1])
     n = counts.sum(axis=1, keepdims=True)
     row, level = np.nonzero(counts)
     seen = counts[row, level]
@@ -196,10 +232,27 @@ def _steps(position: np.ndarray, n_ranks: int, n_steps: int) -> Int64[np.ndarray
     return np.asarray(position.astype(np.int64) * n_steps // n_ranks)
 
 
+def _genes_in_order(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """Return each token's gene, and its place as a share of its cell's genes."""
+    lengths = np.repeat(tokens.lengths, tokens.lengths)
+    return tokens.columns["gene"], (tokens.columns["position"] + 0.5) / lengths
+
+
+def _even_steps(
+    places: Float64[np.ndarray, "n_genes"], n: Int64[np.ndarray, "n_genes"]
+) -> Int64[np.ndarray, "n_genes"]:
+    """Divide the genes by their mean places into steps 1 … with equally many tokens."""
+    order = np.argsort(places, kind="stable")
+    upto = np.cumsum(n[order]) - n[order] / 2
+    step = np.empty(len(n), dtype=np.int64)
+    step[order] = 1 + (upto * MEAN_RANKS / max(1, n.sum())).astype(np.int64)
+    return step.clip(1, MEAN_RANKS)
+
+
 @njit(cache=True, nogil=True)
-def _count(counts, rows, levels):  # type: ignore[no-untyped-def]
+def _count(counts, rows, columns):  # type: ignore[no-untyped-def]
     for i in range(len(rows)):
-        counts[rows[i], levels[i]] += 1
+        counts[rows[i], columns[i]] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -216,36 +269,47 @@ def _modes(offsets, values, visible, n_levels):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _seen(offsets, gene, step, visible, masked, of_rank):  # type: ignore[no-untyped-def]
-    """Return, for every hidden token, the probability at its rank of the genes that the cell shows,
-    and the likeliest gene among the others."""
-    n = 0
-    for at in range(len(masked)):
-        n += masked[at]
-    seen, best = np.zeros(n), np.zeros(n, dtype=np.int64)
-    n_genes, n_steps = of_rank.shape
-    shown = np.zeros(n_genes, dtype=np.bool_)
+def _pairs(offsets, gene, masked, step_of):  # type: ignore[no-untyped-def]
+    """Return the number of the pair of steps of each token's next shown genes, before and behind;
+    beyond a cell's ends, 0 and the last."""
+    pairs = np.zeros(len(gene), dtype=np.int64)
+    for cell in range(len(offsets) - 1):
+        a, b = offsets[cell], offsets[cell + 1]
+        step = 0
+        for at in range(a, b):
+            pairs[at] = step * (MEAN_RANKS + 2)
+            if not masked[at]:
+                step = step_of[gene[at]]
+        step = MEAN_RANKS + 1
+        for at in range(b - 1, a - 1, -1):
+            pairs[at] += step
+            if not masked[at]:
+                step = step_of[gene[at]]
+    return pairs
+
+
+@njit(cache=True, nogil=True)
+def _unseen(offsets, gene, masked, table, first, row):  # type: ignore[no-untyped-def]
+    """Return, of the row of each hidden token, the sum over the genes that its cell shows, and the
+    likeliest gene among the others, -1 where it is none of the first."""
+    seen, best = np.zeros(len(row)), np.full(len(row), -1, dtype=np.int64)
+    shown = np.zeros(table.shape[1], dtype=np.bool_)
     i = 0
     for cell in range(len(offsets) - 1):
         a, b = offsets[cell], offsets[cell + 1]
         shown[:] = False
         for at in range(a, b):
-            if visible[at]:
+            if not masked[at]:
                 shown[gene[at]] = True
-        total, top = np.full(n_steps, -1.0), np.zeros(n_steps, dtype=np.int64)
         for at in range(a, b):
             if not masked[at]:
                 continue
-            s = step[at]
-            if total[s] < 0:  # once per cell and step
-                total[s] = 0.0
-                likeliest = -1.0
-                for g in range(n_genes):
-                    if shown[g]:
-                        total[s] += of_rank[g, s]
-                    elif of_rank[g, s] > likeliest:
-                        likeliest = of_rank[g, s]
-                        top[s] = g
-            seen[i], best[i] = total[s], top[s]
+            for other in range(a, b):
+                if not masked[other]:
+                    seen[i] += table[row[i], gene[other]]
+            for candidate in first[row[i]]:
+                if not shown[candidate]:
+                    best[i] = candidate
+                    break
             i += 1
     return seen, best

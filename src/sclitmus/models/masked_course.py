@@ -238,10 +238,10 @@ def verdict(results: Mapping[str, Any], measure: str, mean: str) -> str:
     return f"better than the mean of each gene: {Skill(**own)}"
 
 
-def finite(value: Any) -> Any:
-    """Return a value with None for what JSON cannot hold."""
+def plain(value: Any) -> Any:
+    """Return a value as JSON holds it: lists for tuples, None for what is no number."""
     if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -83,7 +83,7 @@ def _write_genes(corpus: Corpus, settings: Settings, out: Path) -> tuple[str, ..
     seen = gene_survey.survey(corpus, found)
     listed = gene_survey.read_list(choice.list) if choice.list else None
     if vectors:
-        own = _word_vectors(vectors)[0]
+        own = _word_vectors(vectors)
         listed = [x for x in listed if x in own] if listed is not None else list(own)
     genes = gene_survey.chosen(found, seen, choice.min_cells, choice.most, listed)
     row = {name: i for i, name in enumerate(found.names)}
@@ -175,7 +175,7 @@ def _averages(
 
     n_rows = len(port.space.names)
     if settings.arch == "geneformer":
-        return OfRanks.of(cells(), n_rows, port.config.room)
+        return OfRanks.of(cells, n_rows, port.config.room)
     if settings.arch == "scgpt":
         return OfBins.of(cells(), n_rows, port.config.n_bins, "value")
     return OfBins.of(cells(), n_rows, port.network.token_emb.num_embeddings - 1, "bin")

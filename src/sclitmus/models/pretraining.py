@@ -23,7 +23,7 @@ from sclitmus.core.dataset import Dataset
 from sclitmus.errors import MethodError
 from sclitmus.models.card import model_card
 from sclitmus.models.inference import Compute
-from sclitmus.models.masked_course import Epoch, MaskedCourse, finite, verdict
+from sclitmus.models.masked_course import Epoch, MaskedCourse, plain, verdict
 from sclitmus.models.prepared import Prepared, prepare
 from sclitmus.models.pretraining_settings import MODELS, Settings
 from sclitmus.models.training import History, Plan, Snapshot, train
@@ -108,9 +108,9 @@ def pretrain(
             module, course.steps, course.n_steps, course.loss, plan, course.validate, kept
         )
         write_weights(course.objective, settings.arch, out, history.best)
-        record = asked | _record(course, prepared, history)
+        record = plain(asked | _record(course, prepared, history))
     write_card(settings.arch, out, _card(settings, data, record))
-    write_json(out / RECORD, finite(record))
+    write_json(out / RECORD, record)
     kept.file.unlink(missing_ok=True)
     return Pretrained(out, record)
 
@@ -176,7 +176,7 @@ def _claim(out: Path, asked: Mapping[str, Any], settings: Settings) -> Pretraine
         return None
     except (OSError, ValueError) as error:
         raise _taken(out, f"has a {RECORD} that cannot be read ({error})") from error
-    wanted = json.loads(json.dumps(finite(asked)))
+    wanted = plain(asked)
     different = [name for name in wanted if record.get(name) != wanted[name]]
     if different:
         raise _taken(out, f"is of a training with another {', '.join(different)}")

@@ -81,4 +81,4 @@ FOR_HEAD: dict[str, Any] = {
     "weight_decay": 0.0,
     "patience": 10,
 }
-LEAST_STEPS = 200  # ours, of a training on few cells: its epochs pass over them several times
+LEAST_STEPS = 500  # ours, of a training on few cells: its epochs pass over them several times

@@ -8,6 +8,7 @@ import polars as pl
 from sclitmus.report import arms, few_labels
 from sclitmus.report.content import ReportData
 from sclitmus.report.numbers import interval, number
+from sclitmus.report.open_set import NOVEL
 from sclitmus.report.rivals import (
     BOTH,
     LOGISTIC,
@@ -20,7 +21,6 @@ from sclitmus.report.rivals import (
 )
 from sclitmus.report.text import joined, mid_sentence, sentence_case, spoken
 
-NOVEL = "novel_types"
 ECE, SCALED = "ece", "ece.scaled"
 
 _STANDS = {

@@ -8,7 +8,8 @@ from sclitmus.report.content import ReportData
 from sclitmus.report.text import spoken
 
 COLLAPSED = "collapsed"
-"""How the remark of a method begins whose training ended in one answer for every cell."""
+"""The metric that says that training ended in one answer for every cell, and how a method's remark
+on it begins."""
 
 
 def sentences(data: ReportData, dataset: str) -> Iterator[str]:
@@ -23,18 +24,18 @@ def sentences(data: ReportData, dataset: str) -> Iterator[str]:
                 yield f"{data.names[method]}, {spoken(task)}: {'; '.join(parts)}."
 
 
-def _headlines(data: ReportData, dataset: str, task: str, method: str) -> pl.DataFrame:
+def _rows(data: ReportData, dataset: str, task: str, method: str, metric: str) -> pl.DataFrame:
     return data.records.filter(
         pl.col("dataset") == dataset,
         pl.col("task") == task,
         pl.col("method") == method,
-        pl.col("metric") == data.headline(task),
+        pl.col("metric") == metric,
         pl.col("split") == "all",
     )
 
 
 def _failed(data: ReportData, dataset: str, task: str, method: str) -> Iterator[str]:
-    rows = _headlines(data, dataset, task, method)
+    rows = _rows(data, dataset, task, method, data.headline(task))
     lost = rows.filter(pl.col("status") == "failed")
     if len(lost):
         notes = [note for note in lost["note"].unique(maintain_order=True) if note]
@@ -44,24 +45,24 @@ def _failed(data: ReportData, dataset: str, task: str, method: str) -> Iterator[
 
 def _collapsed(data: ReportData, dataset: str, task: str, method: str) -> Iterator[str]:
     begins = f"{task}: {COLLAPSED}"
-    mine = [
-        note
+    said = [
+        note["note"].removeprefix(begins).lstrip(": ")
         for note in data.notes
         if note["dataset"] == dataset
         and note["method"] == method
         and note["note"].startswith(begins)
     ]
-    if not mine:
-        return
-    rows = _headlines(data, dataset, task, method)
-    seeds = {note["seed"] for note in mine if "seed" in note}
-    # Notes that do not say the seed are kept once for all seeds that gave them.
-    n, least = (len(seeds), "") if seeds else (1, "at least ")
-    texts = dict.fromkeys(note["note"].removeprefix(begins).lstrip(": ") for note in mine)
-    what = f" ({'; '.join(texts)})" if any(texts) else ""
-    yield f"in {least}{_of_seeds(n, rows)} it {COLLAPSED}{what}"
+    rows = _rows(data, dataset, task, method, COLLAPSED).filter(pl.col("status") == "ok")
+    n = rows.filter(pl.col("value") > 0)["seed"].n_unique()
+    what = f" ({'; '.join(dict.fromkeys(said))})" if any(said) else ""
+    if n:
+        headlines = _rows(data, dataset, task, method, data.headline(task))
+        yield f"in {_of_seeds(n, headlines)} it {COLLAPSED}{what}"
+    elif said:
+        # A remark is kept once for all seeds that made it, and may be about some splits only.
+        yield f"it {COLLAPSED} at least once{what}"
 
 
 def _of_seeds(n: int, rows: pl.DataFrame) -> str:
-    n_seeds = max(rows["seed"].n_unique(), n)
+    n_seeds = rows["seed"].n_unique()
     return f"{n} of {n_seeds} {'seed' if n_seeds == 1 else 'seeds'}"

@@ -124,7 +124,7 @@ def _bins(
 
 def _diagram(
     rows: Sequence[dict[str, Any]], name: str, most: float, *, first: bool
-) -> "alt.LayerChart":
+) -> "alt.LayerChart | alt.FacetChart":
     import altair as alt
 
     scale = alt.Scale(domain=[0, 1], nice=False)

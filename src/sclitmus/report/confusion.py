@@ -37,10 +37,17 @@ class Confusions:
 
 
 def confusions(data: ReportData, dataset: str, task: str) -> tuple[Confusions, ...]:
-    """Return what every method took each type for, in the order of the cards."""
+    """Return what every method took each type for, in the order of the cards.
+
+    A seed that never took a type for another has no record of that pair: its share is 0 there, and
+    a pair's mean over the seeds that have it is brought to all seeds.
+    """
     frame = data.units(dataset, task, CONFUSION, "pair")
     known = set(next((d.labels for d in data.datasets if d.id == dataset), {}))
-    notes = _notes(data, dataset, task)
+    recorded = _recorded(data, dataset, task)
+    n_seeds = dict(recorded.group_by("method").agg(pl.col("seed").n_unique()).iter_rows())
+    noted = recorded.filter(pl.col("note") != "").group_by("method").agg(pl.col("note").first())
+    notes = dict(noted.iter_rows())
     found = []
     for method in data.cards:
         mine = frame.filter(pl.col("method") == method)
@@ -51,7 +58,7 @@ def confusions(data: ReportData, dataset: str, task: str) -> tuple[Confusions, .
             {
                 "truth": [truth for truth, _ in pairs],
                 "call": [call for _, call in pairs],
-                "value": mine["value"],
+                "value": mine["value"] * mine["n_seeds"] / n_seeds[method],
             }
         )
         found.append(Confusions(method, shares, notes.get(method, "")))
@@ -213,12 +220,11 @@ def _drawn(of: list[Confusions]) -> list[str]:
     return sorted(most)
 
 
-def _notes(data: ReportData, dataset: str, task: str) -> dict[str, str]:
-    rows = data.records.filter(
+def _recorded(data: ReportData, dataset: str, task: str) -> pl.DataFrame:
+    return data.records.filter(
         pl.col("dataset") == dataset,
         pl.col("task") == task,
         pl.col("metric") == CONFUSION,
         pl.col("status") == "ok",
-        pl.col("note") != "",
+        pl.col("split") == "all",
     )
-    return dict(rows.group_by("method").agg(pl.col("note").first()).iter_rows())

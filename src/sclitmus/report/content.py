@@ -13,7 +13,7 @@ from sclitmus.core.dataset import Categories
 from sclitmus.core.method import MethodCard
 from sclitmus.core.metric import Metric
 from sclitmus.core.task import TaskCard
-from sclitmus.execution.result import STABILITY_SCHEMA, DatasetInfo
+from sclitmus.execution.result import PUBLISHED_SCHEMA, STABILITY_SCHEMA, DatasetInfo
 from sclitmus.stats.analysis import Analysis
 
 
@@ -57,6 +57,8 @@ class ReportData:
         Cards, in the order in which the page shows them.
     projections
         Dataset -> its pictures.
+    published
+        dataset, task, metric, method, value, spread, source, note: figures of others.
     stability
         dataset, method, seed, change, mean, largest, note: see `execution.stability`.
     notes
@@ -74,6 +76,7 @@ class ReportData:
     metrics: tuple[Metric, ...]
     datasets: tuple[DatasetInfo, ...]
     projections: Mapping[str, Projection] = field(default_factory=dict)
+    published: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PUBLISHED_SCHEMA))
     stability: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=STABILITY_SCHEMA))
     notes: tuple[Mapping[str, str], ...] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)

@@ -33,6 +33,7 @@ def report_data(result: RunResult, analysis: Analysis) -> ReportData:
             if (projection := _projection(result, info.id, info.n_cells)) is not None
         },
         notes=result.notes,
+        published=result.published,
         stability=result.stability,
         provenance=dict(result.environment),
     )

@@ -34,6 +34,8 @@ def by_group(data: ReportData, dataset: str, task: str) -> "alt.ConcatChart | No
     """Draw each method's score on each group with its interval; None without groups."""
     import altair as alt
 
+    if task not in data.label_tasks:
+        return None
     frame = data.units(dataset, task, data.headline(task), "group")
     # The floor lies far below, and the table of groups has it.
     controls = [method for method in data.cards if data.role_of(method) == "control"]
@@ -80,7 +82,7 @@ def caption(data: ReportData, dataset: str, task: str) -> str:
 
 def _panel(
     rows: list[dict[str, Any]], order: list[str], scale: "alt.Scale", first: bool
-) -> "alt.LayerChart":
+) -> "alt.LayerChart | alt.FacetChart":
     import altair as alt
 
     axis = alt.Axis(tickCount=3)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sclitmus.core.metric import Metric
 from sclitmus.report.colours import LIGHT
@@ -33,7 +33,7 @@ def learning(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | Non
 
     family = family_of(data.headline(task))
     steps = learned_from(data, dataset, task)
-    if len(steps) < 2:
+    if len(steps) < 2 or task not in data.label_tasks:
         return None
     at = _places(steps)
     curves = _curves(data, dataset, task, family, at)
@@ -52,12 +52,12 @@ def learning(data: ReportData, dataset: str, task: str) -> "alt.LayerChart | Non
         domain=False,
     )
     title = families(data, [f"{family}.{step.name}" for step in steps])[0].title
-    x_look = {
+    x_look: dict[str, Any] = {
         "title": None,
         "scale": alt.Scale(domain=list(across), nice=False, zero=False),
         "axis": axis,
     }
-    y_look = {
+    y_look: dict[str, Any] = {
         "title": title,
         "scale": alt.Scale(domain=up, nice=False, zero=False),
         "axis": alt.Axis(tickCount=5),

@@ -122,7 +122,7 @@ def names_axis(**changes: Any) -> "alt.Axis":
     """Return an axis of names; `changes` are properties of it that are different here."""
     import altair as alt
 
-    look = {
+    look: dict[str, Any] = {
         "labelLimit": 150,
         "labelFontSize": 13,
         "labelColor": LIGHT["ink"],

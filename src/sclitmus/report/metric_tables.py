@@ -58,7 +58,9 @@ def main_table(data: ReportData, dataset: str, task: str, metrics: Sequence[str]
         columns += [Column("Difference to the best baseline"), Column("p (Holm)")]
     columns += [Column(words[m]) for m in settings]
     rows = []
-    for method in values[headline] if headline else ():
+    for method, found in values[headline].items() if headline else ():
+        if not _asked(data, found):
+            continue
         cells = [method_cell(data, method)]
         cells += [_value_cell(values[metric].get(method)) for metric in plain]
         if effects:
@@ -151,7 +153,8 @@ def _values_table(
     part: bool = True,
 ) -> Table:
     values = {m: rows_of(data, dataset, task, m) for m in columns}
-    methods = [m for m in data.cards if any(m in values[k] for k in columns)]
+    found = {m: [values[k][m] for k in columns if m in values[k]] for m in data.cards}
+    methods = [m for m, mine in found.items() if any(_asked(data, row) for row in mine)]
     rows = []
     for method in methods:
         cells = [method_cell(data, method, part=part)]
@@ -160,6 +163,14 @@ def _values_table(
             cells.append(Cell(number(value), value))  # type: ignore[arg-type]  # a float column
         rows.append(tuple(cells))
     return Table(caption, (Column("Method", "text"), *columns.values()), tuple(rows))
+
+
+def _asked(data: ReportData, row: Row) -> bool:
+    """Whether a method belongs in a table: what learns labels is not asked about embeddings.
+
+    The page says so below the table. A study without such methods shows all of them.
+    """
+    return not (data.label_tasks and row["status"] == "not_applicable")
 
 
 def _hints(data: ReportData, metric: str) -> str:

@@ -25,6 +25,9 @@ from sclitmus.report.text import listed
 if TYPE_CHECKING:
     import altair as alt
 
+NOVEL = "novel_types"
+"""The task in which types are held out."""
+
 KINDS_OF_UNIT = ("type", "lineage")
 MOST_PANELS = 3
 """Methods that get a panel of their own; the best ones."""
@@ -37,12 +40,14 @@ def novel(data: ReportData, dataset: str, task: str) -> "alt.ConcatChart | None"
     """Draw the headline per held-out type, one panel per model; None where none was held out."""
     import altair as alt
 
+    if task != NOVEL:
+        return None
     frame = _held_out(data, dataset, task)
-    if frame.is_empty():
+    panels = panel_methods(data, dataset, task)
+    if frame.is_empty() or not panels:
         return None
     metric = data.headline(task)
     order = hardest_first(data, frame, metric)
-    panels = panel_methods(data, dataset, task)
     bars = {m for m in data.cards if data.cards[m].part == "bar"}
     shown = frame.filter(pl.col("method").is_in([*panels, *bars]))
     rows = [
@@ -61,7 +66,7 @@ def novel(data: ReportData, dataset: str, task: str) -> "alt.ConcatChart | None"
     ends = [row[end] for row in rows for end in ("low", "high")]
     ends += [] if chance is None else [chance]
     scale = alt.Scale(domain=padded(min(ends), max(ends)), nice=False, zero=False)
-    width = _WIDTHS[len(panels)] if panels else 0
+    width = _WIDTHS[len(panels)]
     drawn = []
     for i, method in enumerate(panels):
         name = data.names[method]

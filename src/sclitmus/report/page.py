@@ -19,6 +19,7 @@ from sclitmus.report.content import ReportData
 from sclitmus.report.downloads import downloads
 from sclitmus.report.figures import KINDS, Kind, svg
 from sclitmus.report.pictures import pictures
+from sclitmus.report.published import published_tables
 from sclitmus.report.text import sentence_case, spoken
 from sclitmus.stats.pooled import POOLED
 
@@ -112,6 +113,7 @@ def render(data: ReportData) -> str:
         answers={info.id: answers.answers(data, info.id) for info in data.datasets},
         pictures={info.id: pictures(data, info) for info in data.datasets},
         costs={info.id: sections.cost_table(data, info.id) for info in data.datasets},
+        published=published_tables(data),
         coverage=coverage.coverage(data),
         stability=stability.stability_tables(data),
         dataset_cards=cards.dataset_cards(data),

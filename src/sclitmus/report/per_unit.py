@@ -10,7 +10,7 @@ from sclitmus.report.families import family_of, setting_of
 from sclitmus.report.grid import Cell, Column, Table
 from sclitmus.report.marks import chart_of, finish, names_axis
 from sclitmus.report.settings import amounts
-from sclitmus.report.text import sentence_case, spoken
+from sclitmus.report.text import mid_sentence, sentence_case, spoken
 
 if TYPE_CHECKING:
     import altair as alt
@@ -83,8 +83,9 @@ def _named(data: ReportData, task: str, metric: str, kind: str) -> str:
     title = card.title if card else metric
     if task not in data.label_tasks:
         return f"{title} of each {kind}"
-    name, comma, setting = title.partition(", ")
-    return f"{sentence_case(spoken(task))}: {name} of each {kind}{comma}{setting}"
+    name, _, setting = title.partition(", ")
+    rest = f", {setting}," if setting else ""
+    return f"{sentence_case(spoken(task))}: {mid_sentence(name)} of each {kind}{rest}"
 
 
 def hardest_first(data: ReportData, frame: pl.DataFrame, metric: str) -> list[str]:

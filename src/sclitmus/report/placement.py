@@ -101,7 +101,7 @@ def spread(
     """
     n = len(y)
     if n < 2:
-        return np.clip(y, low, high)
+        return np.asarray(np.clip(y, low, high), dtype=np.float64)
     gap = min(gap, (high - low) / (n - 1))
     order = np.argsort(y, kind="stable")
     steps = gap * np.arange(n)

@@ -36,7 +36,7 @@ class TaskPart:
     more
         Tables of the other metrics.
     absent
-        Methods without a score, and the reason.
+        Methods without a score, whether they are several, and the reason.
     notes
         What the scores that there are rest on.
     groups
@@ -52,7 +52,7 @@ class TaskPart:
     question: str
     main: Table
     more: tuple[Folded, ...]
-    absent: tuple[tuple[str, str], ...]
+    absent: tuple[tuple[str, bool, str], ...]
     notes: tuple[str, ...]
     groups: Table | None
     mapped: str
@@ -89,7 +89,7 @@ def task_part(data: ReportData, dataset: str, task: str) -> TaskPart:
 
 def _absent(
     data: ReportData, dataset: str, task: str, headline: str
-) -> tuple[tuple[str, str], ...]:
+) -> tuple[tuple[str, bool, str], ...]:
     """Return the methods without a headline value, and the recorded reason."""
     rows = data.records.filter(
         pl.col("dataset") == dataset,
@@ -109,7 +109,9 @@ def _absent(
         line
         for words, names in sharing.items()
         for line in (
-            [(joined(names), words)] if len(names) >= _SHARED else [(n, words) for n in names]
+            [(joined(names), True, words)]
+            if len(names) >= _SHARED
+            else [(name, False, words) for name in names]
         )
     )
 
@@ -127,7 +129,7 @@ def _notes(data: ReportData, dataset: str, task: str) -> tuple[str, ...]:
         pl.col("status") == "ok",
         pl.col("split") == "all",
         pl.col("metric") != confusion.CONFUSION,
-        ~pl.col("note").is_in(["", None], nulls_equal=True),
+        pl.col("note").fill_null("") != "",
     )
     said: dict[str, list[str]] = {}
     for note, metric in rows.select("note", "metric").unique(maintain_order=True).iter_rows():
@@ -193,9 +195,11 @@ def cost_table(data: ReportData, dataset: str) -> Table | None:
             value = values.get(row["method"], {}).get("value")
             cells.append(Cell(number(value), value))  # type: ignore[arg-type]  # a float column
         rows.append(tuple(cells))
-    what = "methods that learn labels took so long on all splits; " if data.label_tasks else ""
+    caption = f"Cost of embedding {dataset}, fastest first"
+    if data.label_tasks:
+        caption = f"Cost on {dataset}, fastest first: of embedding, or of learning on all splits"
     return Table(
-        f"Cost of embedding {dataset}, {what}fastest first",
+        caption,
         (
             Column("Method", "text"),
             Column("Seconds"),

@@ -219,5 +219,5 @@ def confusion_scores(
 
 
 def pair_of(truth: str, call: str) -> str:
-    """Name the unit of a confusion."""
-    return f"pair:{truth} → {call}"
+    """Name the unit of a confusion; an arrow in a name would make two pairs look alike."""
+    return f"pair:{truth.replace('→', '->')} → {call.replace('→', '->')}"

@@ -8,7 +8,8 @@ validation cells of known types, never on the novel type.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -122,17 +123,21 @@ class NovelTypes:
         rng: np.random.Generator,
     ) -> tuple[Answer, tuple[str, ...]]:
         found = predict(method, dataset, split, rng)
+        # Splits that were given may have cells of the novel type there: nothing is set on those.
+        known = np.isin(dataset.role("label").codes[split.validation], found.classes)
+        split = replace(split, validation=split.validation[known])
         answer = {
             "classes": found.classes,
             "test": found.test,
-            "validation": found.validation,
+            "validation": found.validation[known],
         }
         answer["temperature"] = temperature_of(dataset, split, answer)
         if found.features is not None:
             train, test = found.features["train"], found.features["test"]
             learned = places(dataset, answer, split.train)
             answer["knn_distance"] = novelty.knn_distance(train, test)
-            answer["mahalanobis"] = novelty.mahalanobis(train, learned, test)
+            with suppress(NotApplicable):  # no type varies: one cell each, or a collapsed model
+                answer["mahalanobis"] = novelty.mahalanobis(train, learned, test)
         return answer, found.remarks
 
     def replicates(

@@ -44,7 +44,7 @@ def of_novel(
         name: answer[name][mask] for name in ("knn_distance", "mahalanobis") if name in answer
     }
     area = openset.auroc(scores["max_softmax"], is_novel)
-    values: Values = {(f"auroc_{kin}", "dataset"): area}
+    values: Values = {(f"auroc_{kin}", unit): area for unit in ("dataset", split.held_out)}
     if not split.held_out.startswith("type:"):
         return values | {("auroc.max_softmax", split.held_out): area}
     for name, score in scores.items():

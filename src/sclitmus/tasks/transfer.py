@@ -52,7 +52,7 @@ class Transfer:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        mine = classification_metrics("", ", mean over held-out groups")
+        mine = classification_metrics("", "")
         return {metric.id: metric for metric in (*mine, CONFUSION)}
 
     def splits(self, dataset: Dataset, rng: np.random.Generator) -> tuple[Split, ...]:
