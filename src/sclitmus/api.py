@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from sclitmus.execution.stability import Effect
+    from sclitmus.models.masked_course import Epoch
     from sclitmus.models.partial import OnProgress
+    from sclitmus.models.pretraining import Pretrained
     from sclitmus.testing.report import Check
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "fetch",
     "load",
     "plan",
+    "pretrain",
     "read",
     "run",
     "stability",
@@ -293,6 +296,76 @@ def fetch(
 
     told = on_progress or fetching.ignore
     return fetching.fetch(model, into=into, optional=optional, on_progress=told)
+
+
+def pretrain(
+    arch: str,
+    data: Sequence[str | Path | Dataset],
+    *,
+    config: str | Path,
+    out: str | Path,
+    seed: int = 0,
+    without: Sequence[str | Path | Dataset] = (),
+    device: str = "auto",
+    precision: str = "auto",
+    organism: str | None = None,
+    on_progress: "Callable[[str, int, int], object] | None" = None,
+    on_epoch: "Callable[[Epoch], object] | None" = None,
+) -> "Pretrained":
+    """Train a small foundation model from scratch, and write it as its authors publish theirs.
+
+    Parameters
+    ----------
+    arch
+        ``"scgpt"``, ``"geneformer"`` or ``"scbert"``.
+    data
+        Files, folders with files, or datasets, of raw counts.
+    config
+        A .toml file; docs/pretraining.md lists what it may hold.
+    out
+        Folder of its own; run it with ``compute={"weights": out}``.
+    without
+        Data that the model will be assessed on: cells that are also in them are left out.
+    on_progress, on_epoch
+        Told what is done, of how much, and each epoch as it ends.
+
+    Raises
+    ------
+    MethodError
+        If corpus and settings do not fit, the folder is of something else, or training diverges.
+    """
+    from sclitmus.data.same_cells import same_cells
+    from sclitmus.models.pretraining import pretrain as train
+    from sclitmus.models.pretraining_settings import Settings
+
+    settings = Settings.read(arch, Path(config))
+    others = [_dataset(one, {}, {}) for one in without]
+    corpus = []
+    for source in (one for given in data for one in _files(given)):
+        cells = _dataset(source, {}, {}, organism=organism)
+        shared = [same_cells(cells, other) for other in others]
+        if shared:
+            cells = cells.take(np.setdiff1d(np.arange(cells.n_cells), np.concatenate(shared)))
+        corpus.append(cells)
+    return train(
+        corpus,
+        settings,
+        Path(out),
+        seed=seed,
+        device=device,
+        precision=precision,
+        on_progress=on_progress,
+        on_epoch=on_epoch,
+    )
+
+
+def _files(given: str | Path | Dataset) -> Sequence[str | Path | Dataset]:
+    """Return the files of a folder, in the order of their names; anything else as it is."""
+    if isinstance(given, Dataset) or not Path(given).is_dir() or Path(given).suffix == ".zarr":
+        return [given]
+    kinds = (".h5ad", ".zarr", ".h5", ".loom")
+    found = sorted(path for path in Path(given).iterdir() if path.suffix in kinds)
+    return found or [given]  # a folder in 10x's format
 
 
 def default_jobs() -> int:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from sclitmus.cli import assess, models, results, splits, tables  # noqa: F401 - they add the verbs
+from sclitmus.cli import assess, models, pretrain, results, splits, tables  # noqa: F401 - they add the verbs
 from sclitmus.cli.app import BAD_INPUT, INTERRUPTED, OK, app
 from sclitmus.errors import NotApplicable, SclitmusError
 

@@ -63,7 +63,7 @@ def pretrain(
         device=device or "auto",
         precision=precision or "auto",
         organism=organism,
-        on_progress=_Progress(),
+        on_progress=_print_progress,
         on_epoch=_print_epoch,
     )
     _print_results(made.record)
@@ -71,12 +71,10 @@ def pretrain(
     return OK
 
 
-class _Progress:
-    """Shows on a terminal what is done, on one line."""
-
-    def __call__(self, activity: str, done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{CLEAR}{activity} {done:,}/{total:,}", end="", file=sys.stderr, flush=True)
+def _print_progress(activity: str, done: int, total: int) -> None:
+    """Show on one line of a terminal what is done; a log has the epochs."""
+    if sys.stderr.isatty():
+        print(f"\r{CLEAR}{activity} {done:,}/{total:,}", end="", file=sys.stderr, flush=True)
 
 
 def _print_epoch(epoch: Any) -> None:

@@ -156,6 +156,7 @@ class _Space:
     def of(cls, x: Matrix) -> "_Space":
         """Choose the coordinates by the shape of the problem."""
         n, d = x.shape
+        x = np.asarray(x, dtype=np.float64) if isinstance(x, np.ndarray) else x
         mean = np.asarray(x.mean(axis=0), dtype=np.float64).ravel()
         if n <= min(d, _FEW_CELLS):
             return cls._of_few(x, mean)
@@ -169,8 +170,9 @@ class _Space:
 
     @classmethod
     def _of_few(cls, x: Matrix, mean: Float64[np.ndarray, "d"]) -> "_Space":
-        product: Any = x @ x.T
-        gram = np.asarray(product.toarray() if sparse.issparse(product) else product, np.float64)
+        exact = x.astype(np.float64)
+        product: Any = exact @ exact.T
+        gram = product if isinstance(product, np.ndarray) else product.toarray()
         share = gram.mean(axis=0)
         # Of centred cells; a rounding of the products themselves is no axis.
         values, vectors = np.linalg.eigh(gram - share[:, None] - share + share.mean())
@@ -207,7 +209,7 @@ def _path(
     problem = _Problem(space, code[y], len(present), weight, threads)
     at = Linear(np.zeros((len(space.mean), len(present))), np.log(share))
     undecided = share * (1 - share)
-    models = []
+    models: list[Linear] = []
     for c in grid:
         if models and len(present) > 1:
             at, undecided = problem.stretched(float(c), at)
@@ -280,6 +282,8 @@ class _Problem:
             callback=enough,
             options={"maxiter": MAX_STEPS, "maxfun": 4 * MAX_STEPS, "ftol": 0.0, "gtol": 0.0},
         )
+        if gain() > tolerance:
+            objective(found.x)  # the last point tried need not be the one returned
         v = found.x[:-k].reshape(-1, k) * unit
         w = v if axes is None else axes @ v
         return Linear(w, found.x[-k:] * unit_b, gain() <= tolerance), reached["undecided"]

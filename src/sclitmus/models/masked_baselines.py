@@ -94,7 +94,9 @@ class OfBins:
             """Mean over the visible genes of each cell, 0 where there are none."""
             n = np.bincount(cell[visible], minlength=n_cells)
             sums = np.bincount(cell[visible], weights=values[visible], minlength=n_cells)
-            return np.asarray(sums / np.maximum(n, 1))[at]
+            means: np.ndarray = sums / np.maximum(n, 1)
+            of_each: np.ndarray = means[at]
+            return of_each
 
         overall = self.overall
         nothing = np.bincount(cell[visible], minlength=n_cells)[at] == 0
@@ -168,8 +170,8 @@ class OfRanks:
             pairs = _pairs(tokens.offsets, tokens.columns["gene"], nothing, step_of)
             _count(between, pairs, tokens.columns["gene"])
         often = (n + COMMON) / (n.sum() + COMMON * n_genes)
-        made = (shrunk(counts).astype(np.float32) for counts in (of_rank, between))
-        return cls(*made, step_of, often, n_ranks)
+        ranks, middles = (shrunk(counts).astype(np.float32) for counts in (of_rank, between))
+        return cls(ranks, middles, step_of, often, n_ranks)
 
     def measured(self, tokens: Tokens) -> Measured:
         masked, gene = tokens.columns["masked"], tokens.columns["gene"]

@@ -93,7 +93,7 @@ class ScGPTObjective(Objective):
         layers = nn.Linear(d, d), nn.LeakyReLU(), nn.Linear(d, d), nn.LeakyReLU(), nn.Linear(d, 1)
         self.decoder = nn.ModuleDict({"fc": nn.Sequential(*layers)})
         # Ours: from 0, the first hundreds of steps do nothing but find the mean bin.
-        nn.init.constant_(layers[-1].bias, mean)  # type: ignore[arg-type]
+        nn.init.constant_(layers[-1].bias, mean)
         self.mvc_decoder = GeneQuery(d) if settings.gepc else None
         self.measures = ("loss", "mse", "mse_gepc") if settings.gepc else ("loss", "mse")
 

@@ -12,12 +12,12 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sclitmus import __version__
 from sclitmus.core.activity import Listener, heard_by
 from sclitmus.core.dataset import Dataset
 from sclitmus.errors import MethodError
@@ -142,7 +142,7 @@ def _asked(
     """Return everything that the result depends on."""
     files = [path for path in (settings.genes.list, settings.vectors_file) if path]
     return {
-        "sclitmus": __version__,
+        "sclitmus": version("sclitmus"),
         "model": MODELS[settings.arch],
         "config": settings.plain,
         "seed": seed,

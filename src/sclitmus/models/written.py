@@ -10,6 +10,7 @@ import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from sclitmus import __version__
 from sclitmus.models import geneformer, scbert, scgpt
 from sclitmus.models.card import OWN_CARD, ModelCard, WeightFile, model_card
 from sclitmus.models.objectives import MASK_VALUE, Objective
@@ -184,9 +184,10 @@ def write_card(arch: Arch, folder: Path, changes: Mapping[str, Any]) -> None:
         {"name": file.name, "sha256": file_sha256(folder / file.name)}
         for file in model_card(MODELS[arch]).files
     ]
+    by = f"sclitmus {version('sclitmus')}"
     write_json(
         folder / OWN_CARD,
-        {"id": MODELS[arch], "made_by": f"sclitmus {__version__}", **changes, "files": files},
+        {"id": MODELS[arch], "made_by": by, **changes, "files": files},
     )
 
 
