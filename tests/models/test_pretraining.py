@@ -34,7 +34,7 @@ from sclitmus.models.weights import Weights
 from sclitmus.models.written import write_weights
 
 ARCHS = ("scgpt", "geneformer", "scbert")
-EPOCHS = {"scgpt": 7, "geneformer": 12, "scbert": 8}
+EPOCHS = {"scgpt": 7, "geneformer": 10, "scbert": 8}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -286,6 +286,7 @@ class _Problem:
             objective(found.x)  # the last point tried need not be the one returned
         v = found.x[:-k].reshape(-1, k) * unit
         w = v if axes is None else axes @ v
+        w -= w.mean(axis=1, keepdims=True)  # changes no probability and makes |W| smaller
         return Linear(w, found.x[-k:] * unit_b, gain() <= tolerance), reached["undecided"]
 
     def stretched(self, c: float, start: Linear) -> tuple[Linear, Float64[np.ndarray, "n_classes"]]:

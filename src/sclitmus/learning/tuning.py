@@ -1,6 +1,5 @@
 """Choosing a setting by cross-validation, whole groups apart where there are any."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -93,20 +92,36 @@ def folds(
 
     With two groups or more, no group is in two parts. Cells without a group (code -1) are one.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    seed = int(rng.integers(2**31))
-    n_groups = 0 if groups is None else len(np.unique(groups))
-    if groups is not None and n_groups >= 2:
-        by_group = StratifiedGroupKFold(min(n_folds, n_groups), shuffle=True, random_state=seed)
-        parts = by_group.split(y, y, groups)
+    n = len(y)
+    shuffled = rng.permutation(n)
+    if groups is None or len(np.unique(groups)) < 2:
+        n_parts, part = min(n_folds, n), np.empty(n, dtype=np.int64)
+        # Dealt one by one, class after class: parts differ by one cell of a class at most.
+        part[shuffled[np.argsort(y[shuffled], kind="stable")]] = np.arange(n) % n_parts
     else:
-        n = min(n_folds, int(np.bincount(y).max()))
-        parts = StratifiedKFold(n, shuffle=True, random_state=seed).split(y, y)
-    with warnings.catch_warnings():
-        # A class with fewer cells than folds is absent from some held-out parts: nothing to mend.
-        warnings.filterwarnings("ignore", message="The least populated class")
-        return tuple((fit, held) for fit, held in parts if len(held))
+        code = np.unique(groups, return_inverse=True)[1]
+        n_parts = min(n_folds, int(code.max()) + 1)
+        part = _whole_groups(y, code, rng.permutation(int(code.max()) + 1), n_parts)[code]
+    return tuple((np.flatnonzero(part != i), np.flatnonzero(part == i)) for i in range(n_parts))
+
+
+def _whole_groups(
+    y: Integer[np.ndarray, "n"],
+    group: Int64[np.ndarray, "n"],
+    order: Int64[np.ndarray, "n_groups"],
+    n_parts: int,
+) -> Int64[np.ndarray, "n_groups"]:
+    """Put each group, largest first, where there is least of its classes, else fewest cells."""
+    counts = np.zeros((len(order), int(y.max()) + 1))
+    np.add.at(counts, (group, y), 1)
+    share = counts / np.maximum(counts.sum(axis=0), 1)
+    held, part = np.zeros((n_parts, share.shape[1])), np.empty(len(order), dtype=np.int64)
+    size = np.zeros(n_parts)
+    for g in order[np.argsort(-counts[order].sum(axis=1), kind="stable")]:
+        part[g] = min(range(n_parts), key=lambda i: (held[i] @ share[g], size[i]))
+        held[part[g]] += share[g]
+        size[part[g]] += counts[g].sum()
+    return part
 
 
 def choose(

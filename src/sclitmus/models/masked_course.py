@@ -63,7 +63,8 @@ class MaskedCourse:
     log
         Of every epoch so far, those before an interruption too: `Epoch` as plain values.
     warning
-        What `warn_after` epochs have shown, if the model is no better than the mean by then.
+        What the last epoch has shown, if the model is no better than the mean, `warn_after` epochs
+        being over.
     """
 
     def __init__(
@@ -221,13 +222,19 @@ class MaskedCourse:
         }
 
 
+def beats_mean(results: Mapping[str, Any], measure: str, mean: str) -> bool:
+    """Return whether more than the mean of each gene was learned."""
+    own = results["skill"][measure][mean]
+    return own is not None and own["low"] >= LEAST_SKILL
+
+
 def verdict(results: Mapping[str, Any], measure: str, mean: str) -> str:
     """Say in a sentence whether a model has learned more than the mean of each gene."""
     against = results["skill"][measure]
     own = against[mean]
     if own is None:
         return "the mean of each gene makes no error here: there is nothing to learn"
-    if own["low"] < LEAST_SKILL:
+    if not beats_mean(results, measure, mean):
         return f"no better than the mean of each gene: {Skill(**own)}"
     shifted = against.get("gene_and_cell")
     if shifted is not None and shifted["low"] < LEAST_SKILL:

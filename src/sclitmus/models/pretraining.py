@@ -23,7 +23,7 @@ from sclitmus.core.dataset import Dataset
 from sclitmus.errors import MethodError
 from sclitmus.models.card import model_card
 from sclitmus.models.inference import Compute
-from sclitmus.models.masked_course import Epoch, MaskedCourse, plain, verdict
+from sclitmus.models.masked_course import Epoch, MaskedCourse, beats_mean, plain, verdict
 from sclitmus.models.prepared import Prepared, prepare
 from sclitmus.models.pretraining_settings import MODELS, Settings
 from sclitmus.models.training import History, Plan, Snapshot, train
@@ -208,9 +208,10 @@ def _record(course: MaskedCourse, prepared: Prepared, history: History) -> dict[
     waited = sum(epoch["waited"] for epoch in course.log)
     n_cells = sum(epoch["n_cells"] for epoch in course.log)
     corpus, network = prepared.corpus, prepared.objective.network
+    compared = results, course.objective.judged_by, prepared.baselines.mean
     return {
-        "verdict": verdict(results, course.objective.judged_by, prepared.baselines.mean),
-        "warning": course.warning,
+        "verdict": verdict(*compared),
+        "warning": "" if beats_mean(*compared) else course.warning,
         "best_epoch": history.best,
         "epochs": course.log,
         "validation": results,
