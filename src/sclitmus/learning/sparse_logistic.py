@@ -330,7 +330,8 @@ def _improve(chosen, starts, cells, values, y, C, w, eta, residual, curvature, e
             reached = loss
             for a in range(k):
                 reached += abs(w[a] + step * move[a])
-            if reached <= objective + 0.01 * step * expected:
+            # Near the optimum the gain is less than the rounding of the objective.
+            if reached <= objective + 0.01 * step * expected + 1e-14 * objective:
                 break
             step *= 0.5
         if step <= 1e-6:
