@@ -3,11 +3,13 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,11 @@ from sclitmus.models.frozen import FrozenModel
 from sclitmus.models.inference import Compute, Passes
 from sclitmus.models.masked_course import Epoch, MaskedCourse
 from sclitmus.models.masked_scores import Skill
+from sclitmus.models.objectives import GeneformerObjective, ScBERTObjective, ScGPTObjective
 from sclitmus.models.prepared import Prepared, prepare
 from sclitmus.models.pretraining import Pretrained, pretrain
-from sclitmus.models.pretraining_settings import MODELS, Settings
-from sclitmus.models.tokens import on_device
+from sclitmus.models.pretraining_settings import MODELS, PORTS, Settings
+from sclitmus.models.tokens import Batch, on_device
 from sclitmus.models.weights import Weights
 from sclitmus.models.written import write_weights
 
@@ -240,6 +243,35 @@ def test_the_heads_are_written_under_their_published_names(learned: Pretrained) 
         assert "performer.net.layers.0.1.fn.fn.w1.weight" in tensors
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+def test_heads_predict_as_the_official_classes_do(arch: str, tmp_path: Path) -> None:
+    """The fixture is a checkpoint written here, and what scGPT's TransformerModel, BertForMaskedLM
+    of transformers 4.57 and scBERT's PerformerLM, which loaded it, predicted of hidden genes."""
+    folder = shutil.copytree(
+        Path(__file__).parent / "fixtures" / "pretrained" / arch, tmp_path / "x"
+    )
+    official = np.load(folder / "official.npz")
+    card = card_in(folder, model_card(MODELS[arch]))
+    weights = Weights(replace(card, config={**card.config, "emb_layer": 0}), folder)
+    module, _, name = PORTS[arch].partition(":")
+    port = getattr(import_module(module), name).load(weights, "fixed")
+    own = settings(arch, 1, objective={"tied": False}).objective
+    objective: Any
+    if arch == "scgpt":
+        objective = ScGPTObjective(port, own, 0.0)
+    else:
+        objective = (GeneformerObjective if arch == "geneformer" else ScBERTObjective)(port, own)
+    objective.fill_head(tensors_in(folder, arch), folder)
+    known = ("offsets", "predicted")
+    columns = {n: torch.from_numpy(official[n]) for n in official.files if n not in known}
+    batch = Batch(official["offsets"].tolist(), columns, {})
+    with torch.no_grad():
+        predicted = objective(batch).numpy()
+    np.testing.assert_allclose(predicted, official["predicted"], atol=5e-6)
+    with pytest.raises(WeightsError, match="that predicts hidden genes"):
+        objective.fill_head({}, folder)
+
+
 def test_scbert_gene_names_are_an_h5ad_file_that_anndata_reads(tmp_path: Path) -> None:
     import anndata
 
@@ -289,8 +321,6 @@ def test_the_card_says_that_it_is_not_the_published_model(
 
 
 def test_a_file_that_changed_since_is_refused(learned: Pretrained, tmp_path: Path) -> None:
-    import shutil
-
     copy = shutil.copytree(learned.folder, tmp_path / "copy")
     (copy / "checksums.json").unlink()
     name = model_card(MODELS[arch_of(learned)]).files[0].name

@@ -6,6 +6,7 @@ docs/pretraining.md.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
+from sclitmus.errors import WeightsError
 from sclitmus.models.geneformer import Geneformer
 from sclitmus.models.masking import hide, with_columns
 from sclitmus.models.pretraining_settings import Objective as Settings
@@ -62,6 +64,30 @@ class Objective(nn.Module):
     def head(self) -> Mapping[str, Tensor]:
         """Return the tensors of the heads, by their names in a published checkpoint."""
         raise NotImplementedError
+
+    def fill_head(self, tensors: Mapping[str, Tensor], source: Path) -> None:
+        """Take the heads of a published checkpoint, beside whose network they were trained.
+
+        Raises
+        ------
+        WeightsError
+            If one of their tensors is missing or has another shape.
+        """
+        wanted = self.head()
+        lacking = [
+            name
+            for name, own in wanted.items()
+            if name not in tensors or tensors[name].shape != own.shape
+        ]
+        if lacking:
+            raise WeightsError(
+                f"{source} has no {', '.join(lacking)} of the shape that predicts hidden genes",
+                "a checkpoint of pretraining, with its head",
+                "take the published checkpoint: one that was fine-tuned has another head",
+            )
+        with torch.no_grad():
+            for name, own in wanted.items():
+                own.copy_(tensors[name])
 
 
 class GeneQuery(nn.Module):
@@ -183,7 +209,7 @@ class GeneformerObjective(Objective):
         if self.output is not None:
             tensors |= {
                 f"{start}decoder.weight": self.output.detach(),
-                f"{start}decoder.bias": self.bias.detach().clone(),
+                f"{start}decoder.bias": self.bias.detach().clone(),  # two names of one
             }
         return tensors
 

@@ -139,14 +139,15 @@ class HeldOut:
         return self.by.removeprefix("obs:") if self.by.startswith("obs:") else ""
 
 
-# scGPT: examples/pretrain.py of the repository (ratios, lr, 0.9 per epoch; batches of 32 x 8 GPUs).
-# Geneformer: Theodoris et al. 2023, Methods and pretrain script (15 %, as BERT; AdamW 1e-3, linear
-# after 10,000 steps of warm-up, weight decay 0.001, 3 epochs). scBERT: Yang et al. 2022,
-# pretrain.py (15 % of the non-zero, 90 % of them hidden; Adam 1e-4 in cycles; 3 cells x 60 steps).
+# scGPT: Cui et al. 2024, Methods (Adam 1e-4, 0.9 per epoch, 6 epochs, 32 cells); ratios of
+# examples/pretrain.py in the branch dev-temp. Geneformer: Theodoris et al. 2023, Methods (15 %, as
+# BERT; AdamW 1e-3, linear after 10,000 steps of warm-up, weight decay 0.001, 3 epochs, 12 cells on
+# each of 12 GPUs). scBERT: Yang et al. 2022, pretrain.py (15 % of the non-zero, 90 % of these
+# hidden; Adam 1e-4 in cycles, clipped to 100; 3 cells x 60 steps).
 PUBLISHED: dict[str, tuple[Objective, Course]] = {
     "scgpt": (
         Objective(share=(0.25, 0.5, 0.75)),
-        Course("adam", 1e-4, "decay", gamma=0.9, epochs=6, batch_cells=256),
+        Course("adam", 1e-4, "decay", gamma=0.9, epochs=6, batch_cells=32),
     ),
     "geneformer": (
         Objective(kept=0.1, random=0.1),
