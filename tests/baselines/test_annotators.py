@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import sparse
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from sclitmus import catalog
 from sclitmus.baselines.expression import Components, Expression
@@ -65,7 +65,8 @@ def test_contract_and_catalog(method: type) -> None:
     card = method().card
     assert isinstance(method(), Annotator)
     assert isinstance(catalog.load_method(card.id), method)
-    assert card.deterministic and not card.sees_labels
+    assert card.deterministic
+    assert not card.sees_labels
     is_floor = method is Majority
     assert (card.kind, card.part) == (("control", "floor") if is_floor else ("baseline", "bar"))
 
@@ -329,15 +330,6 @@ def test_markers_speak_for_planted_genes(method: type) -> None:
     for k in range(3):
         best = np.argsort(-weights[k])[:8]
         assert ((best >= 10 * k) & (best < 10 * k + 10)).all()
-
-
-def test_probabilities_are_calibrated_enough_to_be_thresholded() -> None:
-    train, test = halves(n_cells=600, type_strength=0.35)
-    for method in LEARNERS:
-        scores = method().fit(train, rng()).predict_scores(test)
-        confidence = np.exp(log_softmax(scores, axis=1)).max(axis=1).mean()
-        right = (scores.argmax(axis=1) == test.role("label").codes).mean()
-        assert abs(confidence - right) < 0.35, method
 
 
 @pytest.mark.data

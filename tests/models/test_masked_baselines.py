@@ -1,5 +1,8 @@
 """Which genes are hidden, what averages predict of them, and how a model is compared with that."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +14,7 @@ from sclitmus.models.masking import cells_of, hide, with_columns
 from sclitmus.models.tokens import Tokens
 
 
-def tokens_of(lengths: list[int], **columns: list[float]) -> Tokens:
+def tokens_of(lengths: list[int], **columns: Sequence[float]) -> Tokens:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Tokens(offsets, {name: np.array(values) for name, values in columns.items()})
 
@@ -24,12 +27,12 @@ def tokens_of(lengths: list[int], **columns: list[float]) -> Tokens:
     st.integers(0, 99),
 )
 def test_a_share_of_what_is_eligible_is_hidden(
-    lengths: list[int], share: float, whole: str, seed: int
+    lengths: list[int], share: float, whole: Literal["down", "up"], seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     tokens = tokens_of(lengths)
     eligible = rng.random(sum(lengths)) < 0.8
-    masked = hide(tokens, eligible, [share], rng, whole)  # type: ignore[arg-type]
+    masked = hide(tokens, eligible, [share], rng, whole)
     assert not (masked & ~eligible).any()
     for a, b in zip(tokens.offsets, tokens.offsets[1:], strict=False):
         n = int(eligible[a:b].sum())
@@ -126,6 +129,36 @@ def test_ranks_are_predicted_by_the_genes_that_have_them_and_that_the_cell_does_
         assert measured["rank_unseen"]["error"][i] == float(best != order[0][place])
     every = together([PerCell.of(np.zeros(2, np.int64), 1, measured["rank_unseen"])])
     assert every.mean("cross_entropy") < measured["mean"]["cross_entropy"].mean()
+
+
+def test_an_ordered_list_gives_a_hidden_gene_away_by_its_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    n_genes, n_cells = 48, 1500
+
+    def measured(ordered: bool) -> dict[str, float]:
+        """Cells with a third of the genes each, whichever: in one order, or in any."""
+        shown = rng.random((n_cells, n_genes)) < 1 / 3
+        lists = [np.flatnonzero(row) for row in shown]
+        if not ordered:
+            lists = [rng.permutation(genes) for genes in lists]
+        lengths = [len(genes) for genes in lists]
+        cells = tokens_of(
+            lengths,
+            gene=np.concatenate(lists).tolist(),
+            target=np.concatenate(lists).tolist(),
+            position=np.concatenate([np.arange(n) for n in lengths]).tolist(),
+        )
+        training, held = cells.take(np.arange(1000)), cells.take(np.arange(1000, n_cells))
+        ranks = OfRanks.of(lambda: [training], n_genes, n_ranks=n_genes)
+        masked = hide(held, np.ones(held.offsets[-1], bool), [0.15], rng)
+        of = ranks.measured(with_columns(held, masked=masked))
+        return {name: values["cross_entropy"].mean() for name, values in of.items()}
+
+    given, kept = measured(ordered=True), measured(ordered=False)
+    assert given["mean_rank"] < given["rank_unseen"] - 0.5 < given["rank"]
+    assert kept["mean_rank"] == pytest.approx(kept["rank_unseen"], abs=0.05)
+    # Any of the 48 genes that the cell does not show: about 34.
+    assert kept["rank_unseen"] == pytest.approx(np.log(34), abs=0.1)
 
 
 def test_how_much_is_shrunk_is_what_predicts_the_left_out() -> None:

@@ -135,7 +135,7 @@ def test_the_gradient_reaches_all_that_is_trained(tmp_path: Path) -> None:
     for arch in ARCHS:
         ready, course = prepared(arch, tmp_path / arch)
         step = next(iter(course.steps(0)))
-        course.loss(ready.objective, step[0].batch).backward()
+        course.loss(ready.objective, step[0].batch).backward()  # type: ignore[no-untyped-call]
         still = [
             name
             for name, p in ready.objective.named_parameters()
@@ -153,10 +153,9 @@ def test_given_gene_vectors_stay_as_they_are_and_choose_the_genes(tmp_path: Path
     own = settings("scbert", 1, objective={"gene_vectors": str(path)})
     result = pretrain([planted(40, 30)], own, tmp_path / "out", device="cpu")
     assert result.record["genes"] == 12
-    loaded = catalog.load_method("scbert", weights=tmp_path / "out").fit(
-        planted(4, 30), np.random.default_rng(0)
-    )
-    static = loaded.gene_vectors()
+    model = catalog.load_method("scbert", weights=tmp_path / "out")
+    assert isinstance(model, FrozenModel)
+    static = model.fit(planted(4, 30), np.random.default_rng(0)).gene_vectors()
     given = {f"G{i}": row for i, row in enumerate(vectors)}
     np.testing.assert_array_equal(static.vectors, [given[name] for name in static.names])
     own = settings("scbert", 1, objective={"gene_vectors": str(path)}, model={"dim": 8})
@@ -429,6 +428,26 @@ def test_so_does_one_that_was_killed(tmp_path: Path) -> None:
     assert same(tensors_in(again.folder, "scgpt"), tensors_in(whole.folder, "scgpt"))
 
 
+def test_one_that_was_killed_while_it_wrote_writes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, own = [planted(40, 30)], settings("scgpt", 2)
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sclitmus.models.pretraining.write_card", full)
+        with pytest.raises(OSError, match="no space left"):
+            pretrain(data, own, tmp_path / "out", device="cpu")
+    seen: list[Epoch] = []
+    again = pretrain(data, own, tmp_path / "out", device="cpu", on_epoch=seen.append)
+    assert seen == []  # all that was to be trained was
+    whole = pretrain(data, own, tmp_path / "whole", device="cpu")
+    assert again.record["validation"] == whole.record["validation"]
+    assert same(tensors_in(again.folder, "scgpt"), tensors_in(whole.folder, "scgpt"))
+
+
 def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
     data, own = [planted(40, 30)], settings("scgpt", 1)
     first = pretrain(data, own, tmp_path / "out", device="cpu")
@@ -460,7 +479,7 @@ def test_memory_does_not_change_the_step(tmp_path: Path) -> None:
         step = next(iter(course.steps(0)))
         weight = sum(part.weight for part in step)
         for part in step:
-            (course.loss(ready.objective, part.batch) * part.weight / weight).backward()
+            (course.loss(ready.objective, part.batch) * part.weight / weight).backward()  # type: ignore[no-untyped-call]
         gradients.append([p.grad for p in ready.objective.parameters()])
         assert (len(step) == 1) == (n == 0)
     for a, b in zip(*gradients, strict=True):

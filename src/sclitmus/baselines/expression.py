@@ -79,11 +79,11 @@ class Components:
 
     @classmethod
     def of(cls, x: sparse.csr_matrix) -> "Components":
-        """Find the first `N_FEATURES`, or as many as there are cells."""
+        """Find the first `N_FEATURES`, fewer of few cells; one of zeros where nothing varies."""
         from sklearn.decomposition import PCA
 
         k = min(N_FEATURES, x.shape[0] - 1, x.shape[1] - 1)
-        if k < 1:
+        if k < 1 or (x.max(axis=0) - x.min(axis=0)).nnz == 0:  # nothing varies
             return cls(np.zeros(x.shape[1]), np.zeros((x.shape[1], 1)))
         with threadpool_limits(1, user_api="blas"):  # its threads slow short products down
             found = PCA(k, svd_solver="arpack", random_state=0).fit(x.astype(np.float64))

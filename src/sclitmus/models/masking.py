@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -14,7 +15,7 @@ def hide(
     eligible: Bool[np.ndarray, "n_tokens"],
     share: Sequence[float],
     rng: np.random.Generator,
-    whole: str = "down",
+    whole: Literal["down", "up"] = "down",
 ) -> Bool[np.ndarray, "n_tokens"]:
     """Choose a share of the eligible tokens of each cell at random.
 
